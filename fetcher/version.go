@@ -1,0 +1,4 @@
+package fetcher
+
+// Version is the version of a release, as its publisher spells it.
+type Version string

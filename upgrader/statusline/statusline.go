@@ -1,0 +1,120 @@
+// Package statusline is the one sentence in which a supervisor tells systemd,
+// and through systemd anybody who asks, which release serves and how many
+// old workers still drain. What Format writes, Parse reads back; both sides
+// of the sentence are in this file so that they cannot drift apart.
+//
+// systemd keeps the sentence as the unit's StatusText (sd_notify(3),
+// STATUS=), so a reader needs no right but that of `systemctl status`.
+package statusline
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Status is what a supervisor says of itself.
+type Status struct {
+	// Release is the release directory's name that serves, or the program's
+	// path where the supervisor has no release store. Empty: nothing serves
+	// yet.
+	Release string
+	// PID of the worker that serves.
+	PID int
+	// Generation counts the workers started since the unit was; the first
+	// is 1.
+	Generation int
+	// Starting is the release on trial, empty outside a handover.
+	Starting string
+	// Draining counts the old workers that finish what they have.
+	Draining int
+	// Note is free text at the end: the worker's own STATUS=, or why
+	// nothing serves yet. One line; Format replaces control characters.
+	Note string
+}
+
+// Format gives the sentence, for example
+//
+//	Serving 1.4.2-0123456789ab (pid 812, generation 3); starting 1.5.0-ba9876543210; 2 draining: 14 sessions
+func Format(s Status) string {
+	var b strings.Builder
+	if s.Release != "" {
+		b.WriteString("Serving " + clean(s.Release) + " (pid " + strconv.Itoa(s.PID) + ", generation " + strconv.Itoa(s.Generation) + ")")
+	} else {
+		b.WriteString("Waiting")
+	}
+	if s.Starting != "" {
+		b.WriteString("; starting " + clean(s.Starting))
+	}
+	if s.Draining > 0 {
+		b.WriteString("; " + strconv.Itoa(s.Draining) + " draining")
+	}
+	if s.Note != "" {
+		b.WriteString(": " + clean(s.Note))
+	}
+	return b.String()
+}
+
+// Parse reads the sentence back. It reports false for any text that no
+// supervisor of this version wrote, such as the status of a service that
+// runs without one.
+func Parse(text string) (Status, bool) {
+	var s Status
+	head, note, _ := strings.Cut(text, ": ")
+	s.Note = note
+	for i, part := range strings.Split(head, "; ") {
+		switch {
+		case i == 0 && part == "Waiting":
+		case i == 0:
+			if !parseServing(part, &s) {
+				return Status{}, false
+			}
+		case strings.HasPrefix(part, "starting "):
+			s.Starting = strings.TrimPrefix(part, "starting ")
+		case strings.HasSuffix(part, " draining"):
+			n, err := strconv.Atoi(strings.TrimSuffix(part, " draining"))
+			if err != nil || n < 1 {
+				return Status{}, false
+			}
+			s.Draining = n
+		default:
+			return Status{}, false
+		}
+	}
+	return s, true
+}
+
+// parseServing reads "Serving NAME (pid N, generation M)".
+func parseServing(part string, s *Status) bool {
+	rest, ok := strings.CutPrefix(part, "Serving ")
+	if !ok {
+		return false
+	}
+	name, rest, ok := strings.Cut(rest, " (pid ")
+	if !ok || name == "" {
+		return false
+	}
+	pid, rest, ok := strings.Cut(rest, ", generation ")
+	if !ok {
+		return false
+	}
+	gen, tail, ok := strings.Cut(rest, ")")
+	if !ok || tail != "" {
+		return false
+	}
+	var err1, err2 error
+	s.Release = name
+	s.PID, err1 = strconv.Atoi(pid)
+	s.Generation, err2 = strconv.Atoi(gen)
+	return err1 == nil && err2 == nil
+}
+
+// clean keeps the sentence one line, and its own separators unambiguous.
+func clean(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+	return strings.ToValidUTF8(s, "?")
+}
