@@ -107,15 +107,9 @@ func TestKilledTestLeavesNothing(t *testing.T) {
 			t.Fatal("the child's machine did not come up")
 		}
 	}
-	if !witness(t) {
-		t.Fatal("the machine's process is not to be seen from outside")
-	}
+	awaitWitness(t, true)
 	end()
-	for deadline := time.Now().Add(10 * time.Second); witness(t); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the machine outlived the test")
-		}
-	}
+	awaitWitness(t, false)
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil || strings.Contains(string(mounts), "upgraderd-lab") {
 		t.Errorf("mounts: %v\n%s", err, mounts)
@@ -125,6 +119,16 @@ func TestKilledTestLeavesNothing(t *testing.T) {
 	}
 	if left := cgroups(t, child.Process.Pid); len(left) != 0 {
 		t.Errorf("cgroups left: %v", left)
+	}
+}
+
+// awaitWitness waits until the machine's process is there, or gone.
+func awaitWitness(t *testing.T, want bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); witness(t) != want; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the machine's process is there: got %v, want %v", !want, want)
+		}
 	}
 }
 
