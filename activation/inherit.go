@@ -115,16 +115,6 @@ func pidfdID() (uint64, bool) {
 	return st.Ino, true
 }
 
-// named says whether a descriptor with this name was passed, taken or not.
-func (env inherited) named(name string) bool {
-	for _, n := range env.names {
-		if n == name {
-			return true
-		}
-	}
-	return false
-}
-
 // free says whether fd is as the manager passed it. Descriptors come through
 // execve(2) without close-on-exec, and everything that opens or takes one
 // since, Go's runtime above all, sets it: so the flag tells, even where the
