@@ -1,0 +1,344 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+)
+
+const (
+	busName  = "org.freedesktop.systemd1"
+	busPath  = dbus.ObjectPath("/org/freedesktop/systemd1")
+	manager  = "org.freedesktop.systemd1.Manager"
+	unitFace = "org.freedesktop.systemd1.Unit"
+	svcFace  = "org.freedesktop.systemd1.Service"
+
+	// defaultAddress is where every Linux system bus listens (dbus
+	// specification, well-known message bus instances).
+	defaultAddress = "unix:path=/run/dbus/system_bus_socket"
+
+	// readTimeout bounds a call that only reads: PID 1 answers in a
+	// millisecond unless it is in deep trouble.
+	readTimeout = 10 * time.Second
+
+	// verbTimeout bounds a call that polkit has to allow. PID 1 gives up on
+	// a polkit that does not answer after 25 s, and its "no" is worth the
+	// wait: a call that we gave up on could still take effect.
+	verbTimeout = 30 * time.Second
+
+	// jobCheck is how often a wait looks whether its job still exists, in
+	// case the signal of its end was lost.
+	jobCheck = 2 * time.Second
+
+	redialMin = 100 * time.Millisecond
+	redialMax = 5 * time.Second
+)
+
+// Options say which bus. The zero value is the system bus.
+type Options struct {
+	// Address is a D-Bus address. Default: DBUS_SYSTEM_BUS_ADDRESS, then the
+	// system bus socket.
+	Address string
+	// Log hears of connections lost and found. Default: nobody.
+	Log *slog.Logger
+}
+
+// Client is a connection to one systemd, made when it is first needed and
+// made anew when it breaks. It may be used by several goroutines at once.
+type Client struct {
+	address string
+	log     *slog.Logger
+
+	// turn holds one token; whoever has it may dial and touch what follows.
+	// One dial serves all, and waiting for it ends with the waiter's context.
+	turn   chan struct{}
+	link   *link
+	closed bool
+}
+
+// ErrClosed is returned by every call after Close.
+var ErrClosed = errors.New("client is closed")
+
+// New prepares a client. It does not connect yet: a bus that is down at start
+// is no reason not to start.
+func New(o Options) *Client {
+	c := &Client{address: o.Address, log: o.Log, turn: make(chan struct{}, 1)}
+	if c.address == "" {
+		c.address = os.Getenv("DBUS_SYSTEM_BUS_ADDRESS")
+	}
+	if c.address == "" {
+		c.address = defaultAddress
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Close ends the connection; calls under way return an error.
+func (c *Client) Close() error {
+	c.turn <- struct{}{} // a dial is short
+	defer func() { <-c.turn }()
+	c.closed = true
+	if c.link == nil {
+		return nil
+	}
+	err := c.link.conn.Close()
+	c.link = nil
+	return err
+}
+
+// connect gives a live link, dialling if there is none.
+func (c *Client) connect(ctx context.Context) (*link, error) {
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if c.closed {
+		return nil, ErrClosed
+	}
+	if c.link != nil && c.link.conn.Connected() {
+		return c.link, nil
+	}
+	if c.link != nil {
+		c.log.Warn("connection to the bus lost, connecting again")
+		c.link = nil
+	}
+	l, err := dial(ctx, c.address)
+	if err != nil {
+		return nil, err
+	}
+	c.link = l
+	return l, nil
+}
+
+// reach is connect for those who wait: it tries until ctx ends.
+func (c *Client) reach(ctx context.Context) (*link, error) {
+	pause := redialMin
+	for {
+		attempt, cancel := context.WithTimeout(ctx, readTimeout)
+		l, err := c.connect(attempt)
+		cancel()
+		if err == nil || errors.Is(err, ErrClosed) {
+			return l, err
+		}
+		if !sleep(ctx, pause) {
+			return nil, fmt.Errorf("%w; %w", ctx.Err(), err)
+		}
+		pause = min(2*pause, redialMax)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// Facts reads what is true of unit now. A unit that does not exist has
+// LoadState "not-found"; that is no error.
+func (c *Client) Facts(ctx context.Context, unit string) (Facts, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	for pause := redialMin; ; pause = min(2*pause, redialMax) {
+		f, err := c.facts(ctx, unit)
+		if err == nil {
+			return f, nil
+		}
+		if !lost(err) || !sleep(ctx, pause) {
+			return Facts{}, classify("read", unit, err)
+		}
+	}
+}
+
+func (c *Client) facts(ctx context.Context, unit string) (Facts, error) {
+	l, err := c.connect(ctx)
+	if err != nil {
+		return Facts{}, err
+	}
+	o := l.conn.Object(busName, unitPath(unit))
+	// Both questions are asked before the first answer is awaited.
+	const getAll = "org.freedesktop.DBus.Properties.GetAll"
+	unitCall := o.GoWithContext(ctx, getAll, 0, make(chan *dbus.Call, 1), unitFace)
+	svcCall := o.GoWithContext(ctx, getAll, 0, make(chan *dbus.Call, 1), svcFace)
+	var unitProps, svcProps map[string]dbus.Variant
+	if err := (<-unitCall.Done).Store(&unitProps); err != nil {
+		<-svcCall.Done
+		return Facts{}, err
+	}
+	if err := (<-svcCall.Done).Store(&svcProps); err != nil {
+		var de dbus.Error
+		if !errors.As(err, &de) || de.Name != "org.freedesktop.DBus.Error.UnknownInterface" {
+			return Facts{}, err
+		}
+		svcProps = nil // a socket, a target: no service
+	}
+	return parseFacts(unitProps, svcProps), nil
+}
+
+// ResetFailed forgets that unit failed, and its start-limit counter.
+func (c *Client) ResetFailed(ctx context.Context, unit string) error {
+	ctx, cancel := context.WithTimeout(ctx, verbTimeout)
+	defer cancel()
+	l, err := c.connect(ctx)
+	if err != nil {
+		return classify("reset-failed", unit, err)
+	}
+	err = l.conn.Object(busName, busPath).CallWithContext(ctx, manager+".ResetFailedUnit", 0, unit).Err
+	if err != nil {
+		return classify("reset-failed", unit, err)
+	}
+	return nil
+}
+
+// lost reports that the connection broke or could not be made, so that
+// nobody said no.
+func lost(err error) bool {
+	var de dbus.Error
+	var dp *dbus.Error
+	return !errors.As(err, &de) && !errors.As(err, &dp) &&
+		!errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) &&
+		!errors.Is(err, ErrClosed)
+}
+
+// link is one connection, and who waits on it.
+type link struct {
+	conn *dbus.Conn
+
+	mu      sync.Mutex
+	owner   string // systemd's unique name; only its signals count
+	waiters map[*waiter]struct{}
+}
+
+var _ dbus.SignalHandler = (*link)(nil)
+
+func dial(ctx context.Context, address string) (_ *link, err error) {
+	l := &link{waiters: map[*waiter]struct{}{}}
+	conn, err := dbus.Dial(address, dbus.WithSignalHandler(l))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the bus at %s: %w", address, err)
+	}
+	l.conn = conn
+	// Auth reads without a deadline; a frozen bus must not hold us.
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer func() {
+		if !stop() && err == nil {
+			err = ctx.Err()
+		}
+		if err == nil {
+			return
+		}
+		_ = conn.Close()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		err = fmt.Errorf("greet the bus at %s: %w", address, err)
+	}()
+	if err := conn.Auth([]dbus.Auth{dbus.AuthExternal(strconv.Itoa(os.Getuid()))}); err != nil {
+		// What the far end said while closing is no more than "gone".
+		return nil, fmt.Errorf("authenticate: %w", orEOF(err))
+	}
+	if err := conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.Hello", 0).Err; err != nil {
+		return nil, err
+	}
+	// Each rule names its sender: without, anybody on the bus could tell us
+	// that a job is done.
+	for _, rule := range [][]dbus.MatchOption{
+		{dbus.WithMatchSender("org.freedesktop.DBus"), dbus.WithMatchInterface("org.freedesktop.DBus"),
+			dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, busName)},
+		{dbus.WithMatchSender(busName), dbus.WithMatchInterface(manager),
+			dbus.WithMatchMember("JobRemoved"), dbus.WithMatchObjectPath(busPath)},
+	} {
+		if err := conn.AddMatchSignalContext(ctx, rule...); err != nil {
+			return nil, fmt.Errorf("watch systemd: %w", err)
+		}
+	}
+	if err := l.subscribe(ctx); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func orEOF(err error) error {
+	if err == nil {
+		return io.EOF
+	}
+	return err
+}
+
+// subscribe asks systemd to send job signals, and notes who it is.
+func (l *link) subscribe(ctx context.Context) error {
+	if err := l.conn.Object(busName, busPath).CallWithContext(ctx, manager+".Subscribe", 0).Err; err != nil {
+		var de dbus.Error
+		if !errors.As(err, &de) || de.Name != "org.freedesktop.systemd1.AlreadySubscribed" {
+			return fmt.Errorf("subscribe to systemd: %w", err)
+		}
+	}
+	var owner string
+	if err := l.conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.GetNameOwner", 0, busName).Store(&owner); err != nil {
+		return fmt.Errorf("ask who systemd is: %w", err)
+	}
+	l.mu.Lock()
+	l.owner = owner
+	l.mu.Unlock()
+	return nil
+}
+
+// DeliverSignal is called by the connection's reader, one signal at a time;
+// it must not block.
+func (l *link) DeliverSignal(_, _ string, s *dbus.Signal) {
+	switch s.Name {
+	case "org.freedesktop.DBus.NameOwnerChanged":
+		if s.Sender != "org.freedesktop.DBus" || len(s.Body) != 3 || s.Body[0] != busName {
+			return
+		}
+		owner, _ := s.Body[2].(string)
+		l.mu.Lock()
+		l.owner = owner
+		l.mu.Unlock()
+		if owner == "" {
+			return
+		}
+		// systemd came back after daemon-reexec under another name. It may
+		// have forgotten us; asked twice, it says AlreadySubscribed.
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+			defer cancel()
+			if l.subscribe(ctx) != nil {
+				_ = l.conn.Close() // the next call makes a sound one
+			}
+		}()
+	case manager + ".JobRemoved":
+		if len(s.Body) != 4 {
+			return
+		}
+		path, ok1 := s.Body[1].(dbus.ObjectPath)
+		result, ok2 := s.Body[3].(string)
+		if !ok1 || !ok2 {
+			return
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if s.Sender != l.owner {
+			return
+		}
+		for w := range l.waiters {
+			w.removed(path, Result(result))
+		}
+	}
+}
