@@ -1,0 +1,75 @@
+# Two commands do everything on a Debian machine that has Go, make and root:
+#
+#   make demo     a live service is upgraded on a throwaway systemd, under load
+#   make test     linters, unit tests, integration tests on systemd 252, 257, 262
+#
+# Also: make build, lint, unit, integration, trees. What is missing is
+# installed first. Base trees and tools are kept in $(UPGRADERD_CACHE).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+export UPGRADERD_CACHE ?= /var/cache/upgraderd-lab
+# Which systemds to test on; one of them is enough while writing code.
+export UPGRADERD_SUITES ?= bookworm trixie forky
+
+# What the lab and the linters need from the distribution: mmdebstrap makes the
+# base trees, systemd-container boots them, a C compiler serves -race alone.
+PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates
+
+# Linters are installed by version, once for each version of Go: they cannot
+# read code for a newer Go than the one that built them.
+STATICCHECK_VERSION := v0.8.2
+GOLANGCI_LINT_VERSION := v2.15.0
+TOOLS := $(UPGRADERD_CACHE)/tools/$(shell go env GOVERSION)
+STATICCHECK := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)/staticcheck
+GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
+
+.PHONY: build
+build:
+	CGO_ENABLED=0 go build -trimpath -o bin/upgraderd ./cmd/upgraderd
+
+.PHONY: test
+test: lint unit integration
+
+.PHONY: lint
+lint: packages $(STATICCHECK) $(GOLANGCI_LINT)
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "gofmt -w these:" $$unformatted; exit 1; fi
+	go vet -tags integration ./...
+	$(STATICCHECK) -tags integration ./...
+	$(GOLANGCI_LINT) run ./...
+	shellcheck .ci/run test/lab/tree test/lab/keeper.sh
+
+.PHONY: unit
+unit: packages
+	CGO_ENABLED=1 go test -race -timeout 5m ./...
+
+# One package after the other: they measure what clients see.
+.PHONY: integration
+integration: packages trees
+	go test -tags integration -count=1 -p 1 -timeout 12m ./test/integration/...
+
+.PHONY: trees
+trees: packages
+	for suite in $(UPGRADERD_SUITES); do test/lab/tree "$$suite" >/dev/null; done
+
+# apt runs only where something is missing.
+.PHONY: packages
+packages:
+	@missing=(); \
+	for p in $(PACKAGES); do \
+		[[ $$(dpkg-query -W -f='$${db:Status-Abbrev}' "$$p" 2>/dev/null) == ii* ]] || missing+=("$$p"); \
+	done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+		echo "installing: $${missing[*]}"; \
+		apt-get -qq update; \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$${missing[@]}"; \
+	fi
+
+$(STATICCHECK):
+	GOBIN=$(@D) go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+
+$(GOLANGCI_LINT):
+	GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
