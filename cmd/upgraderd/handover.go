@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upgraderd/upgraderd/upgrader/supervisor"
+)
+
+func handoverCommand() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "handover",
+		Short: "Ask a unit's supervisor for a new worker, and wait for it",
+		Long: `Ask the supervisor for a handover and wait until it is over. Exit status 0:
+the new worker serves. Exit status 1: it does not, and the old one never noticed.
+
+This is what ExecReload= of a supervised unit runs; an operator says
+"systemctl reload UNIT".`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if dir == "" {
+				dir, _, _ = strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
+			}
+			if dir == "" {
+				return withStatus(exitUsage, fmt.Errorf("no runtime directory: this runs as ExecReload= of a unit with RuntimeDirectory=\nUse systemctl reload UNIT, or name the directory with --runtime-dir"))
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			reply, err := supervisor.RequestHandover(ctx, dir)
+			if err != nil {
+				return fmt.Errorf("handover: %w", err)
+			}
+			if reply.Already {
+				fmt.Printf("%s serves already\n", reply.Release)
+			} else {
+				fmt.Printf("%s serves\n", reply.Release)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&dir, "runtime-dir", "", "the supervisor's runtime `directory` (default: $RUNTIME_DIRECTORY)")
+	return cmd
+}

@@ -1,0 +1,72 @@
+// Command upgraderd upgrades services while they serve. See README.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upgraderd/upgraderd/upgrader/supervisor"
+)
+
+// Exit statuses. 1 is any failure; those of systemd.exec(5) are used where
+// the meaning is the same.
+const (
+	exitFailure = 1
+	exitUsage   = 2
+	exitConfig  = 78  // EX_CONFIG: a restart would not help
+	exitExec    = 203 // EXIT_EXEC: the worker's program did not start
+)
+
+func main() {
+	// Between fork and a worker's own program every millisecond delays a
+	// handover: no flags, no commands, straight to execve.
+	if len(os.Args) > 1 && os.Args[1] == supervisor.ShimVerb {
+		err := supervisor.Shim(os.Args[2:])
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(exitExec)
+	}
+	root := rootCommand()
+	err := root.ExecuteContext(context.Background())
+	if err == nil {
+		return
+	}
+	fmt.Fprintf(os.Stderr, "upgraderd: %v\n", err)
+	var status statusError
+	if errors.As(err, &status) {
+		os.Exit(status.code)
+	}
+	os.Exit(exitFailure)
+}
+
+// statusError carries the exit status that an error asks for.
+type statusError struct {
+	error
+	code int
+}
+
+func (e statusError) Unwrap() error { return e.error }
+
+// withStatus gives err an exit status.
+func withStatus(code int, err error) error {
+	if err == nil {
+		return nil
+	}
+	return statusError{err, code}
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "upgraderd",
+		Short:         "Upgrade services while they serve",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withStatus(exitUsage, err) })
+	root.AddCommand(superviseCommand(), handoverCommand())
+	return root
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/supervisor"
+)
+
+func superviseCommand() *cobra.Command {
+	var (
+		opts       supervisor.Options
+		listen     []string
+		ready      string
+		stopSignal string
+	)
+	cmd := &cobra.Command{
+		Use:   "supervise [flags] -- PROGRAM [ARG...]",
+		Short: "Be the steady main process of a unit",
+		Long: `Run PROGRAM as a worker that can be replaced while it serves: the sockets and
+this process's PID stay, the worker changes.
+
+Under systemd this is ExecStart= of a Type=notify service, with
+ExecReload=upgraderd handover. SIGHUP and SIGUSR2 mean the same as a reload,
+SIGUSR1 goes to the worker, SIGTERM stops.`,
+		Example: `  ExecStart=/usr/bin/upgraderd supervise --root=%S/upgraderd/app -- bin/app --flag
+  upgraderd supervise --listen=web=tcp:127.0.0.1:8080 -- /srv/app/bin/app`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return withStatus(exitUsage, fmt.Errorf("no program to supervise\nName it after --, as in: upgraderd supervise -- /srv/app/bin/app"))
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			opts.Program, opts.Args = args[0], args[1:]
+			for _, l := range listen {
+				parsed, err := supervisor.ParseListen(l)
+				if err != nil {
+					return withStatus(exitUsage, err)
+				}
+				opts.Listen = append(opts.Listen, parsed)
+			}
+			var err error
+			if opts.Ready, err = supervisor.ParseReady(ready); err != nil {
+				return withStatus(exitUsage, err)
+			}
+			if opts.StopSignal, err = parseSignal(stopSignal); err != nil {
+				return withStatus(exitUsage, err)
+			}
+			clean := func() {}
+			if opts.RuntimeDir == "" {
+				dir, remove, err := runtimeDir()
+				if err != nil {
+					return err
+				}
+				opts.RuntimeDir, clean = dir, remove
+			}
+			opts.Log = slog.New(journal.NewHandler(os.Stderr, journal.Options{Identifier: "upgraderd"}))
+			end, err := supervisor.Run(opts)
+			clean()
+			if err != nil {
+				return err
+			}
+			end.Become()
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.SetInterspersed(false)
+	f.StringVar(&opts.Root, "root", "", "the target's `directory` in the release store; PROGRAM is a path inside a release")
+	f.StringArrayVar(&listen, "listen", nil, "open a `[NAME=]NETWORK:ADDRESS` that no .socket unit holds (repeatable)")
+	f.StringVar(&ready, "ready", "notify", "when a worker is ready: notify, accepting, after=`TIME`, or a command")
+	f.DurationVar(&opts.StartTimeout, "start-timeout", supervisor.DefaultStartTimeout, "how long a worker may take to become ready")
+	f.DurationVar(&opts.DrainTimeout, "drain-timeout", supervisor.DefaultDrainTimeout, "how long an old worker may finish what it has")
+	f.StringVar(&stopSignal, "stop-signal", "SIGTERM", "the `signal` that asks a worker to drain")
+	f.IntVar(&opts.MaxDraining, "max-draining", supervisor.DefaultMaxDraining, "refuse a handover while so many old workers drain")
+	f.StringVar(&opts.RuntimeDir, "runtime-dir", "", "`directory` for the control and notify sockets (default: $RUNTIME_DIRECTORY)")
+	return cmd
+}
+
+// runtimeDir is what RuntimeDirectory= gave, or a directory of our own where
+// there is no systemd.
+func runtimeDir() (dir string, remove func(), err error) {
+	if dir, _, _ = strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":"); dir != "" {
+		return dir, func() {}, nil
+	}
+	if os.Getenv("INVOCATION_ID") != "" {
+		return "", nil, fmt.Errorf("no runtime directory\nAdd RuntimeDirectory=%%N to the unit's [Service] section")
+	}
+	dir, err = os.MkdirTemp("", "upgraderd-")
+	if err != nil {
+		return "", nil, fmt.Errorf("make a runtime directory: %w", err)
+	}
+	return dir, func() { os.RemoveAll(dir) }, nil
+}
+
+// parseSignal reads "SIGQUIT" or "QUIT".
+func parseSignal(name string) (syscall.Signal, error) {
+	sig := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(name), "SIG"))
+	if sig == 0 {
+		return 0, fmt.Errorf("--stop-signal=%q: not a signal; give a name such as SIGQUIT", name)
+	}
+	return sig, nil
+}

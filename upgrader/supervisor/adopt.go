@@ -1,0 +1,151 @@
+package supervisor
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/upgraderd/upgraderd/activation"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+)
+
+// estate is what another supervisor of this unit left in the fd store.
+type estate struct {
+	memory *memory
+	pidfds map[string]*os.File // by name
+}
+
+// inherit sorts what systemd passed: the workers' sockets, and what is our
+// own. It owns the files.
+func (s *Supervisor) inherit(files []*os.File) (estate, error) {
+	left := estate{pidfds: map[string]*os.File{}}
+	for _, f := range files {
+		name := f.Name()
+		switch {
+		case name == memoryName && left.memory == nil:
+			m, err := openMemory(f)
+			if err != nil {
+				return left, err
+			}
+			left.memory = m
+		case strings.HasPrefix(name, internal):
+			if old := left.pidfds[name]; old != nil {
+				old.Close()
+			}
+			left.pidfds[name] = f
+		default:
+			if err := s.sockets.add(name, f); err != nil {
+				return left, err
+			}
+		}
+	}
+	return left, nil
+}
+
+// adopt takes over the workers that live. It is called once, before the
+// first worker is started.
+func (s *Supervisor) adopt(left estate) {
+	s.memory = left.memory
+	if s.memory == nil && os.Getenv("NOTIFY_SOCKET") != "" {
+		m, err := newMemory()
+		if err != nil {
+			s.log.Warn(err.Error())
+		}
+		s.memory = m
+	}
+	if s.memory != nil {
+		s.generation = s.memory.last.Generation
+		for _, r := range s.memory.last.Workers {
+			name := pidfdName(r.Generation)
+			if pidfd := left.pidfds[name]; pidfd != nil {
+				delete(left.pidfds, name)
+				s.adoptWorker(r, pidfd)
+			}
+		}
+	}
+	for name, f := range left.pidfds { // none is left where memory is whole
+		f.Close()
+		s.forget(name)
+	}
+	if len(s.workers()) == 0 {
+		if n := sweep(); n > 0 {
+			s.log.Warn("killed processes that an earlier run left in the unit's control group", "count", n)
+		}
+		return
+	}
+	s.remember(nil)
+	if s.serving != nil {
+		s.tell("READY=1")
+	}
+	s.status("")
+}
+
+// adoptWorker takes one worker over, if it lives.
+func (s *Supervisor) adoptWorker(r remembered, stored *os.File) {
+	// A pidfd from the fd store is in blocking mode or not as its last
+	// holder left it; ours must be watched by the poller.
+	fd, err := dupFD(stored)
+	stored.Close()
+	if err != nil || !alive(fd) {
+		if err == nil {
+			unix.Close(fd)
+		}
+		s.forget(pidfdName(r.Generation))
+		return
+	}
+	w := &worker{
+		generation: r.Generation, pid: r.PID, pidfd: pidfdFile(fd), role: r.Role,
+		release: release{program: r.Program}, started: time.Now(), status: r.Status, adopted: true,
+		listening: s.sockets.listening(),
+	}
+	if r.Release != "" {
+		w.release.Release, _ = store.ParseRelease(r.Release)
+	}
+	if r.Role == roleStarting { // unproven, and nobody waits for it any more
+		s.log.Warn("killing the worker that was on trial when the supervisor ended", s.about(w)...)
+		w.kill()
+		w.pidfd.Close()
+		s.forget(pidfdName(r.Generation))
+		_ = os.Remove(s.opts.notifyPath(r.Generation))
+		return
+	}
+	notify, err := listenNotify(s.opts.notifyPath(r.Generation))
+	if err != nil {
+		s.log.Warn("adopting a worker without its notify socket", "pid", w.pid, "err", err)
+	}
+	w.notify = notify
+	switch r.Role {
+	case roleServing:
+		s.serving = w
+		w.timer = time.NewTimer(time.Hour)
+		w.timer.Stop()
+		s.pat(w)
+	default:
+		w.drainStart = time.Now()
+		s.draining = append(s.draining, w)
+		s.setDeadline(w, max(0, time.Duration(r.Deadline-monotonic())), s.drainTooLong)
+		// The one before us may have died between recording and signalling.
+		_ = w.signal(s.opts.StopSignal)
+	}
+	s.watch(w)
+	s.log.Info("worker adopted", append(s.about(w), "role", string(r.Role))...)
+}
+
+// alive tells if the process of a pidfd is not over.
+func alive(pidfd int) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n == 0 && unix.PidfdSendSignal(pidfd, syscall.Signal(0), nil, 0) == nil
+}
+
+// forget takes a name of ours out of the fd store.
+func (s *Supervisor) forget(name string) {
+	if err := activation.RemoveStored(name); err != nil {
+		s.log.Warn("taking a descriptor out of the fd store", "err", fmt.Errorf("%s: %w", filepath.Base(name), err))
+	}
+}

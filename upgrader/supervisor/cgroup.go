@@ -1,0 +1,89 @@
+package supervisor
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// killGroup ends a worker's process group. ESRCH, nobody left, is the usual
+// answer.
+func killGroup(pgid int) { _ = unix.Kill(-pgid, syscall.SIGKILL) }
+
+// unitProcesses lists the processes of this unit's control group other than
+// this one. Empty where the unit has no group of its own: outside systemd
+// the group is shared with strangers.
+func unitProcesses() []int {
+	data, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil || os.Getenv("INVOCATION_ID") == "" {
+		return nil
+	}
+	group, ok := serviceGroup(string(data))
+	if !ok {
+		return nil
+	}
+	var pids []int
+	for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"} {
+		data, err := os.ReadFile(filepath.Join(mount, group, "cgroup.procs"))
+		if err != nil {
+			continue
+		}
+		for _, f := range strings.Fields(string(data)) {
+			if pid, err := strconv.Atoi(f); err == nil && pid != os.Getpid() {
+				pids = append(pids, pid)
+			}
+		}
+		break
+	}
+	return pids
+}
+
+// serviceGroup finds the group that systemd made for this service: on the
+// unified hierarchy, or on systemd's own named one.
+func serviceGroup(procCgroup string) (string, bool) {
+	for line := range strings.Lines(procCgroup) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 || (parts[1] != "" && parts[1] != "name=systemd") {
+			continue
+		}
+		if strings.HasSuffix(parts[2], ".service") {
+			return parts[2], true
+		}
+	}
+	return "", false
+}
+
+// sweep kills what is left in the unit's control group: processes that left
+// their worker's process group. `upgraderd handover`, started by systemd in
+// the same group, is our own program and is left alone.
+func sweep() (killed int) {
+	self, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		return 0
+	}
+	for range 20 { // a process may fork while we look
+		var left []int
+		for _, pid := range unitProcesses() {
+			exe, err := os.Stat("/proc/" + strconv.Itoa(pid) + "/exe")
+			if err != nil || os.SameFile(self, exe) {
+				continue
+			}
+			left = append(left, pid)
+		}
+		if len(left) == 0 {
+			return killed
+		}
+		for _, pid := range left {
+			if unix.Kill(pid, syscall.SIGKILL) == nil {
+				killed++
+			}
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return killed
+}

@@ -1,0 +1,146 @@
+package supervisor
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The control socket speaks one line of JSON each way: a Request, then, when
+// it is done, a Reply. It is in the unit's runtime directory, and obeys only
+// the supervisor's own user and root.
+
+// Request asks the supervisor for something.
+type Request struct {
+	Verb string `json:"verb"` // "handover"
+}
+
+// Reply is the supervisor's answer, sent when the request is over.
+type Reply struct {
+	// Error is empty if all went well.
+	Error string `json:"error,omitempty"`
+	// Release is the one that serves now.
+	Release string `json:"release,omitempty"`
+	// Already says that the release on trial served before the request.
+	Already bool `json:"already,omitempty"`
+}
+
+const (
+	maxRequest     = 4 << 10
+	maxReply       = 64 << 10
+	maxConnections = 16
+	requestTimeout = 5 * time.Second // to read a line that a local client has ready
+)
+
+// controlPath is where the supervisor of a unit listens.
+func controlPath(runtimeDir string) string { return filepath.Join(runtimeDir, "control") }
+
+// RequestHandover asks the supervisor whose runtime directory this is for a
+// handover, and waits until it is over or ctx ends. The supervisor goes on
+// either way.
+func RequestHandover(ctx context.Context, runtimeDir string) (Reply, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", controlPath(runtimeDir))
+	if err != nil {
+		return Reply{}, fmt.Errorf("reach the supervisor: %w", err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if err := json.NewEncoder(conn).Encode(Request{Verb: "handover"}); err != nil {
+		return Reply{}, fmt.Errorf("ask the supervisor: %w", err)
+	}
+	var r Reply
+	if err := json.NewDecoder(io.LimitReader(conn, maxReply)).Decode(&r); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		if errors.Is(err, io.EOF) {
+			err = errors.New("it went away; see the journal of the unit")
+		}
+		return Reply{}, fmt.Errorf("wait for the supervisor: %w", err)
+	}
+	if r.Error != "" {
+		return r, errors.New(r.Error)
+	}
+	return r, nil
+}
+
+// listenControl opens the control socket.
+func listenControl(runtimeDir string) (*net.UnixListener, error) {
+	path := controlPath(runtimeDir)
+	_ = os.Remove(path) // of a supervisor that was killed
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("open control socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("open control socket: %w", err)
+	}
+	return l, nil
+}
+
+// serveControl answers until the listener is closed. ask hands a request to
+// the owner and returns its reply.
+func serveControl(l *net.UnixListener, ask func(Request) Reply) {
+	slots := make(chan struct{}, maxConnections)
+	for {
+		slots <- struct{}{}
+		conn, err := l.AcceptUnix()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // out of descriptors: wait for one, do not spin
+			time.Sleep(100 * time.Millisecond)
+			<-slots
+			continue
+		}
+		go func() {
+			defer func() { <-slots }()
+			defer conn.Close()
+			r, err := readRequest(conn)
+			reply := Reply{}
+			if err != nil {
+				reply.Error = err.Error()
+			} else {
+				reply = ask(r)
+			}
+			_ = conn.SetWriteDeadline(time.Now().Add(requestTimeout))
+			_ = json.NewEncoder(conn).Encode(reply) // a client that left needs no answer
+		}()
+	}
+}
+
+// readRequest checks who asks, then reads what.
+func readRequest(conn *net.UnixConn) (Request, error) {
+	var cred *unix.Ucred
+	var err error
+	if cerr := control(conn, func(fd int) { cred, err = unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED) }); cerr != nil {
+		err = cerr
+	}
+	if err != nil {
+		return Request{}, fmt.Errorf("tell who asks: %w", err)
+	}
+	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
+		return Request{}, fmt.Errorf("user %d may not ask this supervisor: ask as root or as its own user", cred.Uid)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(requestTimeout))
+	line, err := bufio.NewReader(io.LimitReader(conn, maxRequest)).ReadBytes('\n')
+	if err != nil {
+		return Request{}, fmt.Errorf("read request: %w", err)
+	}
+	var r Request
+	if err := json.Unmarshal(line, &r); err != nil {
+		return Request{}, fmt.Errorf("read request: %w", err)
+	}
+	return r, nil
+}

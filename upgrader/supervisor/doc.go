@@ -1,0 +1,45 @@
+// Package supervisor keeps one promise: from the moment a unit is started
+// until it is stopped, its main PID and its sockets stay the same, and at
+// any moment either a worker that said it was ready accepts connections, or
+// the kernel's backlog holds them.
+//
+// The supervisor is the unit's main process and parent of its workers. To
+// systemd it is one steady service; to a worker it is systemd: LISTEN_FDS,
+// LISTEN_FDNAMES, NOTIFY_SOCKET and WATCHDOG_USEC mean what sd_listen_fds(3),
+// sd_notify(3) and sd_watchdog_enabled(3) say, so that a program in any
+// language that supports socket activation runs unmodified.
+//
+//	        systemd
+//	sockets │    ▲ READY, STATUS, fd store: sockets, pidfds, state
+//	        ▼    │
+//	    ┌──────────────┐  control   ┌────────────────────┐
+//	    │  supervisor  │◀───────────│ upgraderd handover │ ExecReload=
+//	    └──────────────┘            └────────────────────┘
+//	sockets │    ▲ READY=1, one private notify socket per worker
+//	        ▼    │
+//	old worker  new worker     both hold the same sockets
+//
+// # A handover, in order
+//
+//  1. The release is picked: next where that link exists, else current.
+//  2. A worker is started behind a gate. Only when its pidfd and its role are
+//     in systemd's fd store does the gate open, so there is never a worker
+//     that a restarted supervisor would not know.
+//  3. The worker becomes ready (see [Ready]) before the start deadline, or it
+//     is killed with its process group and nothing else has happened: the
+//     old worker was never told.
+//  4. The new worker is recorded as the one that serves. Only then the old
+//     one gets its stop signal. It drains, up to a limit.
+//
+// # When the supervisor dies
+//
+// The unit has KillMode=process, so workers outlive a killed supervisor.
+// systemd starts it again with everything it had put into the fd store, and
+// it adopts the workers: the one that served still serves, those that
+// drained still drain against the same deadline, and one that was on trial is
+// killed. A stop ends every worker, and every process left in the unit's
+// control group.
+//
+// One goroutine, the one in [Run], owns all state. Others watch one thing
+// each (a process, a socket, a timer) and post what they see to it.
+package supervisor

@@ -1,0 +1,96 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// Options say what to run and how long to wait. The zero value of every
+// optional field means the default named beside it.
+type Options struct {
+	// Root is the target's directory in the release store. Program is then
+	// taken from the release that next or current points to. Empty: Program
+	// is a path of its own, and a handover starts it anew.
+	Root string
+	// Program is the worker's executable, relative to the release where
+	// there is a Root, else absolute. Required.
+	Program string
+	// Args follow the program's name.
+	Args []string
+	// Listen are sockets that no .socket unit holds.
+	Listen []Listen
+	// Ready tells when a worker is ready. Default: READY=1.
+	Ready Ready
+	// StartTimeout is how long a worker may take to become ready; the worker
+	// moves it with EXTEND_TIMEOUT_USEC=. Default 60 s, less than systemd's
+	// own TimeoutStartSec=, so that the reason is ours to tell.
+	StartTimeout time.Duration
+	// DrainTimeout is how long an old worker may finish what it has before
+	// its process group is killed. Default 90 s.
+	DrainTimeout time.Duration
+	// StopSignal asks a worker to drain. Default SIGTERM.
+	StopSignal syscall.Signal
+	// MaxDraining refuses a handover while so many old workers drain.
+	// Default 8.
+	MaxDraining int
+	// RuntimeDir holds the control socket and the workers' notify sockets.
+	// It must exist and belong to this user alone. Required.
+	RuntimeDir string
+	// Log gets one line per thing that happened.
+	Log *slog.Logger
+}
+
+// Defaults, each with the reason beside its field in [Options].
+const (
+	DefaultStartTimeout = 60 * time.Second
+	DefaultDrainTimeout = 90 * time.Second
+	DefaultMaxDraining  = 8
+)
+
+// complete fills in defaults and refuses what cannot work.
+func (o Options) complete() (Options, error) {
+	if o.StartTimeout == 0 {
+		o.StartTimeout = DefaultStartTimeout
+	}
+	if o.DrainTimeout == 0 {
+		o.DrainTimeout = DefaultDrainTimeout
+	}
+	if o.StopSignal == 0 {
+		o.StopSignal = syscall.SIGTERM
+	}
+	if o.MaxDraining == 0 {
+		o.MaxDraining = DefaultMaxDraining
+	}
+	if o.Ready.Kind == "" {
+		o.Ready.Kind = ReadyNotify
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case o.Program == "":
+		return o, errors.New("no program to supervise: name one after --")
+	case o.Root != "" && !filepath.IsLocal(o.Program):
+		return o, fmt.Errorf("program %q: with --root it is a path inside the release, such as bin/app", o.Program)
+	case o.Root == "" && !filepath.IsAbs(o.Program):
+		return o, fmt.Errorf("program %q: without --root it must be an absolute path", o.Program)
+	case o.Root != "" && !filepath.IsAbs(o.Root):
+		return o, fmt.Errorf("release store %q: give an absolute path", o.Root)
+	case o.StartTimeout < 0 || o.DrainTimeout < 0 || o.MaxDraining < 0:
+		return o, errors.New("time-outs and limits must not be negative")
+	case o.RuntimeDir == "":
+		return o, errors.New("no runtime directory: set RuntimeDirectory=%N in the unit, or give --runtime-dir")
+	}
+	seen := map[string]bool{}
+	for _, l := range o.Listen {
+		if seen[l.Name] {
+			return o, fmt.Errorf("two sockets named %q: give each --listen a name of its own", l.Name)
+		}
+		seen[l.Name] = true
+	}
+	return o, nil
+}

@@ -1,0 +1,296 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/upgraderd/upgraderd/activation"
+	"github.com/upgraderd/upgraderd/upgrader/statusline"
+)
+
+// Supervisor is the state of one run. It belongs to the goroutine in loop.
+type Supervisor struct {
+	opts     Options
+	log      *slog.Logger
+	sockets  socketSet
+	memory   *memory
+	watchdog time.Duration // the unit's WatchdogSec=, 0 for none
+
+	generation int
+	serving    *worker
+	starting   *worker
+	draining   []*worker
+	// waiting are those who asked for the handover under way.
+	waiting []chan<- Reply
+	// lost is how the serving worker ended while another was starting.
+	lost *Exit
+
+	stopping bool
+	said     string      // the STATUS= that systemd has
+	inbox    chan func() // what watchers saw, run by the owner
+	ended    chan struct{}
+	result   *Exit // set when it is time to leave
+}
+
+// Run supervises until the unit is stopped, or its worker ends by itself: then
+// [Exit.Become] is how this process should end. The error tells why
+// supervising could not begin.
+func Run(opts Options) (Exit, error) {
+	opts, err := opts.complete()
+	if err != nil {
+		return Exit{}, err
+	}
+	s := &Supervisor{
+		opts: opts, log: opts.Log,
+		watchdog: watchdogInterval(),
+		inbox:    make(chan func()), ended: make(chan struct{}),
+	}
+	return s.run()
+}
+
+func (s *Supervisor) run() (Exit, error) {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+	defer close(s.ended)
+
+	files, err := activation.Files()
+	if err != nil {
+		return Exit{}, fmt.Errorf("take the sockets from systemd: %w", err)
+	}
+	left, err := s.inherit(files)
+	if err != nil {
+		return Exit{}, err
+	}
+	for _, l := range s.opts.Listen {
+		if err := s.sockets.open(context.Background(), l); err != nil {
+			return Exit{}, err
+		}
+	}
+	controlSocket, err := listenControl(s.opts.RuntimeDir)
+	if err != nil {
+		return Exit{}, err
+	}
+	defer closeControl(controlSocket, s.opts.RuntimeDir)
+	go serveControl(controlSocket, s.ask)
+
+	s.adopt(left)
+	if s.serving == nil {
+		s.startFirst()
+	}
+	return s.loop(signals), nil
+}
+
+func closeControl(l *net.UnixListener, runtimeDir string) {
+	l.Close()
+	_ = os.Remove(controlPath(runtimeDir))
+}
+
+// loop owns the state: one thing at a time, until there is a result.
+func (s *Supervisor) loop(signals <-chan os.Signal) Exit {
+	var ping <-chan time.Time
+	if s.watchdog > 0 {
+		t := time.NewTicker(s.watchdog / 2) // sd_watchdog_enabled(3) advises half
+		defer t.Stop()
+		ping = t.C
+	}
+	for s.result == nil {
+		select {
+		case f := <-s.inbox:
+			f()
+		case sig := <-signals:
+			s.signalled(sig.(syscall.Signal))
+		case <-ping:
+			s.tell("WATCHDOG=1")
+		}
+	}
+	return *s.result
+}
+
+// post hands something seen to the owner; it is dropped after the end.
+func (s *Supervisor) post(f func()) {
+	select {
+	case s.inbox <- f:
+	case <-s.ended:
+	}
+}
+
+// after posts f when d has passed.
+func (s *Supervisor) after(d time.Duration, f func()) *time.Timer {
+	return time.AfterFunc(d, func() { s.post(f) })
+}
+
+// signalled maps the signals that people know from other programs:
+// SIGHUP (endless) and SIGUSR2 (overseer, grace, nginx) mean a graceful
+// restart, SIGUSR1 is the worker's own.
+func (s *Supervisor) signalled(sig syscall.Signal) {
+	switch sig {
+	case syscall.SIGHUP, syscall.SIGUSR2:
+		reply := make(chan Reply, 1)
+		s.handover(reply)
+		go func() {
+			select {
+			case <-reply: // the outcome is in the journal
+			case <-s.ended:
+			}
+		}()
+	case syscall.SIGUSR1:
+		if s.serving != nil {
+			if err := s.serving.signal(sig); err != nil {
+				s.log.Warn("forwarding SIGUSR1", "pid", s.serving.pid, "err", err)
+			}
+		}
+	default:
+		s.stop(sig)
+	}
+}
+
+// ask hands a request to the owner and waits for its reply.
+func (s *Supervisor) ask(r Request) Reply {
+	reply := make(chan Reply, 1)
+	s.post(func() {
+		switch r.Verb {
+		case "handover":
+			s.handover(reply)
+		default:
+			reply <- Reply{Error: fmt.Sprintf("verb %q is not known; this supervisor knows handover", r.Verb)}
+		}
+	})
+	select {
+	case answer := <-reply:
+		return answer
+	case <-s.ended:
+		return Reply{Error: "the supervisor stopped before the handover was over"}
+	}
+}
+
+// startFirst starts the unit's first worker, or waits for a release to
+// appear: connections queue in the sockets meanwhile.
+func (s *Supervisor) startFirst() {
+	if s.stopping || s.serving != nil || s.starting != nil {
+		return
+	}
+	rel, err := s.opts.pick(false)
+	switch {
+	case errors.Is(err, errNoRelease):
+		const again = 200 * time.Millisecond
+		s.status("no release yet in " + s.opts.Root)
+		s.tell("EXTEND_TIMEOUT_USEC=" + micros(s.opts.StartTimeout))
+		s.after(again, s.startFirst)
+	case err != nil:
+		s.fail("start", err)
+	default:
+		if err := s.start(rel); err != nil {
+			s.fail("start", err)
+		}
+	}
+}
+
+// fail ends a supervisor that never had a worker serving.
+func (s *Supervisor) fail(doing string, err error) {
+	s.log.Error(doing+": "+err.Error(), "release", s.opts.Program)
+	s.finish(Exit{known: true, status: syscall.WaitStatus(1 << 8)})
+}
+
+// finish makes the loop end; the first result stands.
+func (s *Supervisor) finish(e Exit) {
+	if s.result == nil {
+		s.result = &e
+	}
+}
+
+// stop ends every worker: first politely, at the drain limit by force.
+func (s *Supervisor) stop(sig syscall.Signal) {
+	if s.stopping { // asked twice: somebody is in a hurry
+		for _, w := range s.workers() {
+			w.kill()
+		}
+		return
+	}
+	s.stopping = true
+	s.tell("STOPPING=1", "EXTEND_TIMEOUT_USEC="+micros(s.opts.DrainTimeout))
+	s.log.Info("stopping", "signal", sig.String(), "workers", len(s.workers()))
+	if w := s.starting; w != nil {
+		w.failed = errors.New("the unit was stopped")
+		w.kill()
+	}
+	if w := s.serving; w != nil {
+		s.serving = nil
+		s.drain(w)
+	}
+	s.endIfIdle()
+}
+
+// endIfIdle leaves when a stop has nothing more to wait for.
+func (s *Supervisor) endIfIdle() {
+	if !s.stopping || len(s.workers()) > 0 {
+		return
+	}
+	if n := sweep(); n > 0 {
+		s.log.Warn("killed processes that had left their worker's process group", "count", n)
+	}
+	s.finish(Exit{known: true})
+}
+
+// workers lists all that are alive.
+func (s *Supervisor) workers() []*worker {
+	all := make([]*worker, 0, len(s.draining)+2)
+	if s.serving != nil {
+		all = append(all, s.serving)
+	}
+	if s.starting != nil {
+		all = append(all, s.starting)
+	}
+	return append(all, s.draining...)
+}
+
+// tell sends assignments to systemd. Outside systemd nobody listens.
+func (s *Supervisor) tell(state ...string) {
+	if err := activation.Notify(state...); err != nil {
+		s.log.Warn("telling systemd", "err", err)
+	}
+}
+
+// status tells systemd which release serves, if that is news.
+func (s *Supervisor) status(note string) {
+	st := statusline.Status{Draining: len(s.draining), Note: note}
+	if w := s.serving; w != nil {
+		st.Release, st.PID, st.Generation = w.release.name(), w.pid, w.generation
+		if note == "" {
+			st.Note = w.status
+		}
+	}
+	if s.starting != nil {
+		st.Starting = s.starting.release.name()
+	}
+	if text := statusline.Format(st); text != s.said {
+		s.said = text
+		s.tell("STATUS=" + text)
+	}
+}
+
+// watchdogInterval reads what systemd set for this process.
+func watchdogInterval() time.Duration {
+	if pid := os.Getenv("WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
+		return 0
+	}
+	d, err := microseconds(os.Getenv("WATCHDOG_USEC"))
+	if err != nil {
+		return 0
+	}
+	return d
+}
+
+// micros gives d, and some room for our own work after it, in µs.
+func micros(d time.Duration) string {
+	const room = 10 * time.Second
+	return strconv.FormatInt((d + room).Microseconds(), 10)
+}

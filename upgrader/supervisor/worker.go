@@ -1,0 +1,207 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// role is what a worker is to the unit. There is at most one starting and
+// one serving worker; any number up to MaxDraining drain.
+type role string
+
+const (
+	roleStarting role = "starting"
+	roleServing  role = "serving"
+	roleDraining role = "draining"
+)
+
+// worker is one process that runs a release. All fields belong to the
+// goroutine in Run, but for those a watcher is handed when it starts.
+type worker struct {
+	generation int
+	pid        int
+	pidfd      *os.File // owned; closed when the worker is gone
+	role       role
+	release    release
+	started    time.Time
+	drainStart time.Time
+	// deadline is when the phase must be over: start, or drain. Zero while
+	// serving.
+	deadline time.Time
+	timer    *time.Timer
+	// alive is the watchdog's timer, nil where the unit has none.
+	alive *time.Timer
+	// failed is why we killed it, for the answer once it is gone.
+	failed error
+	// status is the worker's own STATUS=.
+	status string
+	// stored are the names it put into the fd store while starting.
+	stored []string
+	// listening are the sockets that ReadyAccepting looks for.
+	listening []socketID
+	adopted   bool // not our child: another supervisor started it
+	notify    *notifySocket
+	// stop ends the goroutines that watch this worker.
+	stop context.CancelFunc
+}
+
+// spawn starts a worker behind its gate. The caller opens the gate by
+// writing one byte to it and closes it; closing it without makes the worker
+// leave before its program ever ran.
+func (s *Supervisor) spawn(rel release, generation int, notifyPath string) (w *worker, gate *os.File, err error) {
+	if err := unix.Access(rel.program, unix.X_OK); err != nil {
+		return nil, nil, fmt.Errorf("program %s: %w", rel.program, err)
+	}
+	gateR, gateW, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer gateR.Close()
+	sockets := s.sockets.all()
+	files := []uintptr{0, 1, 2}
+	names := make([]string, 0, len(sockets))
+	for _, sock := range sockets {
+		files = append(files, uintptr(sock.fd))
+		names = append(names, sock.name)
+	}
+	var gateFD int
+	control(gateR, func(fd int) { gateFD = fd })
+	files = append(files, uintptr(gateFD))
+
+	argv := append([]string{"upgraderd", ShimVerb, strconv.Itoa(len(files) - 1), strconv.Itoa(len(sockets)), rel.program, rel.program}, s.opts.Args...)
+	pidfd := -1
+	pid, err := syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
+		Env:   workerEnv(os.Environ(), rel, names, notifyPath, s.watchdog),
+		Files: files,
+		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd},
+	})
+	if err != nil {
+		gateW.Close()
+		return nil, nil, fmt.Errorf("start worker: %w", err)
+	}
+	if pidfd < 0 { // a kernel without pidfds (before 5.2) cannot hold our promise
+		gateW.Close()
+		return nil, nil, errors.New("this kernel has no pidfds: Linux 5.4 or newer is needed")
+	}
+	unix.CloseOnExec(pidfd)
+	w = &worker{
+		generation: generation, pid: pid, pidfd: pidfdFile(pidfd), role: roleStarting,
+		release: rel, started: time.Now(), listening: s.sockets.listening(),
+	}
+	return w, gateW, nil
+}
+
+// pidfdFile makes the runtime's poller watch a pidfd, so that waiting for a
+// process holds no thread.
+func pidfdFile(fd int) *os.File {
+	_ = unix.SetNonblock(fd, true)
+	return os.NewFile(uintptr(fd), "pidfd")
+}
+
+// workerEnv is the supervisor's environment without what systemd meant for
+// the supervisor, and with what the worker needs of the same kind.
+func workerEnv(env []string, rel release, names []string, notifyPath string, watchdog time.Duration) []string {
+	var out []string
+	for _, e := range env {
+		key, _, _ := strings.Cut(e, "=")
+		switch key {
+		case "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID",
+			"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID", "MANAGERPID", "SYSTEMD_EXEC_PID",
+			"FDSTORE", "UPGRADERD_RELEASE", "UPGRADERD_VERSION":
+			continue
+		}
+		out = append(out, e)
+	}
+	if len(names) > 0 {
+		out = append(out, "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+	}
+	if notifyPath != "" {
+		out = append(out, "NOTIFY_SOCKET="+notifyPath)
+	}
+	if watchdog > 0 {
+		out = append(out, "WATCHDOG_USEC="+strconv.FormatInt(watchdog.Microseconds(), 10))
+	}
+	out = append(out, "UPGRADERD_RELEASE="+rel.name())
+	if rel.Version != "" {
+		out = append(out, "UPGRADERD_VERSION="+rel.Version)
+	}
+	return out
+}
+
+// signal sends sig to the worker itself, through its pidfd: never to a
+// stranger that got the same number.
+func (w *worker) signal(sig syscall.Signal) error {
+	var err error
+	if cerr := control(w.pidfd, func(fd int) { err = unix.PidfdSendSignal(fd, sig, nil, 0) }); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// kill ends the worker's process group at once.
+func (w *worker) kill() {
+	_ = w.signal(syscall.SIGKILL)
+	killGroup(w.pid)
+}
+
+// Exit is how a worker ended. The zero Exit is one that nobody can tell.
+type Exit struct {
+	known  bool // false: an adopted worker on a kernel that does not tell
+	status syscall.WaitStatus
+}
+
+func (e Exit) String() string {
+	switch {
+	case !e.known:
+		return "ended, and this kernel does not tell how"
+	case e.status.Signaled():
+		return "was killed by " + unix.SignalName(e.status.Signal())
+	default:
+		return "exited with status " + strconv.Itoa(e.status.ExitStatus())
+	}
+}
+
+// wait blocks until the worker is gone, kills what is left of its process
+// group while the number cannot belong to anyone else, and tells how it
+// ended. It ends early, with false, when the pidfd is closed.
+func wait(pidfd *os.File, pid int) (Exit, bool) {
+	raw, err := pidfd.SyscallConn()
+	if err != nil {
+		return Exit{}, false
+	}
+	var e Exit
+	err = raw.Read(func(fd uintptr) bool {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(fds, 0); err != nil || n == 0 {
+			return false
+		}
+		killGroup(pid) // before reaping: a zombie leader keeps the group's number ours
+		e = reap(int(fd))
+		return true
+	})
+	return e, err == nil
+}
+
+// reap takes the exit status of a process that a pidfd says is over.
+func reap(pidfd int) Exit {
+	var info unix.Siginfo
+	for {
+		err := unix.Waitid(unix.P_PIDFD, pidfd, &info, unix.WEXITED|unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil { // ECHILD: adopted
+			return exitInfo(pidfd)
+		}
+		break
+	}
+	return siginfoExit(&info)
+}
