@@ -1,0 +1,255 @@
+package fetcher
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/upgraderd/upgraderd/fetcher/fault"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source"
+)
+
+// Candidate is a file of the source that matches a pattern.
+type Candidate struct {
+	// Version is what the file's name says.
+	Version Version
+	// Name is the file's name, one element of a path.
+	Name string
+	// Digest is the SHA-256 that the manifest promises. It is zero for a
+	// file of a directory that has no manifest (Verify=no only): its digest
+	// is known once it is fetched.
+	Digest [32]byte
+	// Size in bytes, -1 unknown.
+	Size int64
+}
+
+// HasDigest tells that the digest is known.
+func (c Candidate) HasDigest() bool { return c.Digest != [32]byte{} }
+
+// String gives name and the first 12 digits of the digest.
+func (c Candidate) String() string {
+	if !c.HasDigest() {
+		return c.Name
+	}
+	return c.Name + " (" + hex.EncodeToString(c.Digest[:6]) + ")"
+}
+
+// Listing is what a source offers, at one moment.
+type Listing struct {
+	// Candidates are the files that match a pattern, newest version first;
+	// of two with an equal version that of the earlier pattern first.
+	Candidates []Candidate
+	// Files counts all files, matching or not.
+	Files int
+	// Unchanged tells that the source is as it was at the last Check that
+	// succeeded. Candidates are given all the same.
+	Unchanged bool
+	// KeyID is the key that signed, as minisign prints it. Empty: unsigned.
+	KeyID string
+}
+
+// Newest gives the first candidate.
+func (l Listing) Newest() (Candidate, bool) {
+	if len(l.Candidates) == 0 {
+		return Candidate{}, false
+	}
+	return l.Candidates[0], true
+}
+
+// cache is what the last successful Check saw. With it the next one asks only
+// for what changed.
+type cache struct {
+	manifest, signature         []byte
+	manifestMark, signatureMark source.Mark
+	state                       source.Mark // of a source listed without manifest
+	listing                     Listing
+	filled                      bool
+}
+
+const (
+	// filesMax bounds a directory without a manifest.
+	filesMax = 32768
+	// secondLook is how long a publisher or a mirror may need between the
+	// manifest and its signature before a mismatch counts.
+	secondLook = time.Second
+)
+
+// Check asks what the source offers. The signature holds before a line of the
+// manifest is looked at. A source that did not change costs no transfer.
+func (f *Fetcher) Check(ctx context.Context) (Listing, error) {
+	state := source.Mark("")
+	if w, ok := f.source.(source.Watcher); ok {
+		state = w.State() // before reading, so that Wait sees what comes after
+	}
+	listing, err := f.check(ctx, state)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.rhythm.looked(state)
+	if err != nil {
+		e := f.explain("check", err)
+		f.rhythm.failed(e)
+		return Listing{}, e
+	}
+	return listing, nil
+}
+
+func (f *Fetcher) check(ctx context.Context, state source.Mark) (Listing, error) {
+	f.mu.Lock()
+	old := f.cache
+	f.mu.Unlock()
+	if !old.filled {
+		old = cache{}
+	}
+	now, err := f.look(ctx, old, state)
+	if code := fault.CodeOf(err); code == fault.SigBad || code == fault.SigMissing {
+		// Perhaps caught between two steps of publishing.
+		if err := sleep(ctx, secondLook); err != nil {
+			return Listing{}, err
+		}
+		now, err = f.look(ctx, cache{}, state)
+	}
+	if err != nil {
+		return Listing{}, err
+	}
+	now.filled = true
+	f.mu.Lock()
+	f.cache = now
+	f.mu.Unlock()
+	listing := now.listing
+	listing.Candidates = slices.Clone(listing.Candidates)
+	return listing, nil
+}
+
+// look reads manifest and signature, and gives what they say, unless both are
+// what they were.
+func (f *Fetcher) look(ctx context.Context, old cache, state source.Mark) (cache, error) {
+	now := old
+	manifestSame, err := f.readInto(ctx, manifestName, manifestMax, &now.manifest, &now.manifestMark)
+	if isMissing(err) {
+		if lister, ok := f.source.(source.Lister); ok && f.Unsigned() && fault.CodeOf(err) != "" && state != "" {
+			return f.lookAtFiles(ctx, lister, old, state)
+		}
+		return cache{}, fault.Passing(fault.MetaMissing, errors.New("no "+manifestName), "publish it beside the files: sha256sum * > "+manifestName)
+	}
+	if err != nil {
+		return cache{}, err
+	}
+	now.state = ""
+	signatureSame := true
+	if !f.Unsigned() {
+		signatureSame, err = f.readInto(ctx, signatureName, signatureMax, &now.signature, &now.signatureMark)
+		if isMissing(err) {
+			return cache{}, fault.New(fault.SigMissing, errors.New("no "+signatureName), "sign the manifest: minisign -S -m "+manifestName)
+		}
+		if err != nil {
+			return cache{}, err
+		}
+	}
+	if manifestSame && signatureSame && old.filled {
+		now.listing.Unchanged = true
+		return now, nil
+	}
+	now.listing, err = f.judge(now.manifest, now.signature)
+	return now, err
+}
+
+// readInto replaces raw and mark when the file is not as it was, and tells
+// whether it is.
+func (f *Fetcher) readInto(ctx context.Context, name string, max int64, raw *[]byte, mark *source.Mark) (same bool, err error) {
+	got, now, err := f.source.Read(ctx, name, max, *mark)
+	if errors.Is(err, source.ErrUnchanged) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	*raw, *mark = got, now
+	return false, nil
+}
+
+// judge trusts the manifest or not, and only then reads it.
+func (f *Fetcher) judge(manifest, signature []byte) (Listing, error) {
+	if looksLikeWebPage(manifest) {
+		return Listing{}, webPage(manifestName)
+	}
+	var listing Listing
+	if !f.Unsigned() {
+		key, err := f.keys.verify(manifest, signature)
+		if err != nil {
+			return Listing{}, err
+		}
+		listing.KeyID = keyID(key.ID())
+	}
+	entries, err := parseManifest(manifest)
+	if err != nil {
+		return Listing{}, err
+	}
+	listing.Files = len(entries)
+	var found []ranked
+	for _, e := range entries {
+		if r, ok := f.rank(e.name); ok {
+			r.Digest, r.Size = e.digest, -1
+			found = append(found, r)
+		}
+	}
+	listing.Candidates = newestFirst(found)
+	return listing, nil
+}
+
+// lookAtFiles believes a directory without a manifest.
+func (f *Fetcher) lookAtFiles(ctx context.Context, lister source.Lister, old cache, state source.Mark) (cache, error) {
+	now := cache{state: state}
+	if old.filled && old.state == state {
+		now.listing = old.listing
+		now.listing.Unchanged = true
+		return now, nil
+	}
+	files, err := lister.List(ctx, filesMax)
+	if err != nil {
+		return cache{}, err
+	}
+	now.listing.Files = len(files)
+	var found []ranked
+	for _, file := range files {
+		if r, ok := f.rank(file.Name); ok && checkName(file.Name) == nil {
+			r.Size = file.Size
+			found = append(found, r)
+		}
+	}
+	now.listing.Candidates = newestFirst(found)
+	return now, nil
+}
+
+// ranked is a candidate and the pattern that found it.
+type ranked struct {
+	Candidate
+	pattern int
+}
+
+func (f *Fetcher) rank(name string) (ranked, bool) {
+	for i, p := range f.patterns {
+		if v, ok := p.Match(name); ok {
+			return ranked{Candidate{Version: v, Name: name}, i}, true
+		}
+	}
+	return ranked{}, false
+}
+
+func newestFirst(found []ranked) []Candidate {
+	slices.SortFunc(found, func(a, b ranked) int {
+		return cmp.Or(b.Version.Compare(a.Version), cmp.Compare(a.pattern, b.pattern), cmp.Compare(a.Name, b.Name))
+	})
+	candidates := make([]Candidate, len(found))
+	for i, r := range found {
+		candidates[i] = r.Candidate
+	}
+	return candidates
+}
+
+func isMissing(err error) bool {
+	code := fault.CodeOf(err)
+	return code == fault.NotFound || code == fault.SourceMissing
+}

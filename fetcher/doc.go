@@ -1,0 +1,25 @@
+// Package fetcher brings releases from a source to this host. Its promise: a
+// *Verified is a file on this disk whose bytes have the SHA-256 that a trusted
+// key signed, and there is no other way to get one.
+//
+//	source ── SHA256SUMS, SHA256SUMS.minisig ──▶ Check ──▶ Listing
+//	source ── app_1.4.2.zst ──▶ Fetch: read ∥ hash ∥ write ──▶ Verified
+//
+// A source is a directory, local or mounted, or an http(s) URL of one, as
+// systemd-sysupdate publishes it: files whose names hold their version, and
+// SHA256SUMS beside them. minisign's signature is checked over the raw bytes of
+// SHA256SUMS before they are parsed.
+//
+// With Verify=no the source is believed. Digests then guard against damage
+// only, and every error and log line says "unsigned".
+//
+// The package knows nothing of systemd, services or what an artifact holds. It
+// keeps no state on disk but what Fetch leaves in the directory it is given:
+// the artifact, or a part of it that the next Fetch takes up.
+//
+//	for {
+//		listing, err := f.Check(ctx)      // what is there
+//		verified, err := f.Fetch(ctx, …)  // bring one
+//		err = f.Wait(ctx)                 // until there may be something new
+//	}
+package fetcher

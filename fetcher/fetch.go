@@ -1,0 +1,248 @@
+package fetcher
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/upgraderd/upgraderd/fetcher/fault"
+	"github.com/upgraderd/upgraderd/fetcher/internal/intake"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source"
+)
+
+// Fetch brings c, one of the candidates of the last Check, into dir, and gives
+// it when its digest is the promised one:
+//
+//	dir/<digest12>.part       bytes so far; a later Fetch goes on from here
+//	dir/<digest12>.part.mark  the state of the source's file they are from
+//	dir/<c.Name>              the artifact: complete, on disk, mode 0400
+//
+// A failed transfer leaves the part; a wrong digest, a full or failing disk
+// removes it. dir must exist, be on the file system where the release will
+// be, and be the caller's alone (0700). When the artifact is there already it
+// is hashed again and nothing is transferred.
+//
+// progress, unless nil, gets the bytes so far and the total, -1 if unknown; it
+// is called on the caller's goroutine, at most ten times a second.
+func (f *Fetcher) Fetch(ctx context.Context, c Candidate, dir string, progress func(done, total int64)) (*Verified, error) {
+	v, err := f.fetch(ctx, c, dir, progress)
+	if err != nil {
+		e := f.explain("fetch "+c.Name, err)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.rhythm.failed(e)
+		return nil, e
+	}
+	return v, nil
+}
+
+func (f *Fetcher) fetch(ctx context.Context, c Candidate, dir string, progress func(done, total int64)) (*Verified, error) {
+	f.mu.Lock()
+	listed := slices.Contains(f.cache.listing.Candidates, c)
+	f.mu.Unlock()
+	if !listed {
+		return nil, fault.New(fault.MetaUnlisted, errors.New("the last check did not list it"), "")
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	t := transfer{source: f.source, root: root, candidate: c, max: f.o.SizeMax, progress: progress}
+	if v, err := t.found(ctx); v != nil || err != nil {
+		return v, err
+	}
+	v, resumed, err := t.run(ctx)
+	if resumed > 0 {
+		f.log.InfoContext(ctx, "went on with a part", "file", c.Name, "from", resumed)
+	}
+	if resumed > 0 && fault.CodeOf(err) == fault.ArtifactDigest {
+		// The part may be what is wrong: damaged by a power cut, or of a file
+		// that the source has replaced.
+		f.log.WarnContext(ctx, "part was of no use, fetching anew", "file", c.Name)
+		v, _, err = t.run(ctx)
+	}
+	return v, err
+}
+
+// transfer is one Fetch.
+type transfer struct {
+	source    source.Source
+	root      *os.Root
+	candidate Candidate
+	max       int64
+	progress  func(done, total int64)
+}
+
+// part is the name of the unfinished file. Without a digest nothing tells
+// whether a part belongs to what is at the source now, so it is not resumed.
+func (t *transfer) part() string {
+	if !t.candidate.HasDigest() {
+		return "unsigned.part"
+	}
+	return hex.EncodeToString(t.candidate.Digest[:6]) + ".part"
+}
+
+func (t *transfer) markFile() string { return t.part() + ".mark" }
+
+// found gives the artifact if it is there already.
+func (t *transfer) found(ctx context.Context) (*Verified, error) {
+	if !t.candidate.HasDigest() {
+		return nil, nil
+	}
+	st, err := t.root.Lstat(t.candidate.Name)
+	if err != nil || !st.Mode().IsRegular() {
+		return nil, nil
+	}
+	p, err := intake.Begin(ctx, t.root, t.candidate.Name)
+	if err != nil {
+		return nil, err
+	}
+	if p.Sum() != t.candidate.Digest {
+		return nil, p.Discard()
+	}
+	return t.commit(p)
+}
+
+// run brings the bytes that are missing. It tells where it went on from.
+func (t *transfer) run(ctx context.Context) (v *Verified, resumed int64, err error) {
+	p, err := intake.Begin(ctx, t.root, t.part())
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() {
+		if err != nil {
+			err = t.giveUp(p, err)
+		}
+	}()
+	if !t.candidate.HasDigest() {
+		if err := p.Reset(); err != nil {
+			return nil, 0, err
+		}
+	}
+	if t.candidate.HasDigest() && p.Size() > 0 && p.Sum() == t.candidate.Digest {
+		v, err = t.commit(p)
+		return v, p.Size(), err
+	}
+	stream, err := t.source.Open(ctx, t.candidate.Name, source.Position{Offset: p.Size(), Mark: t.loadMark()})
+	if err != nil {
+		return nil, 0, err
+	}
+	defer stream.Body.Close()
+	if stream.Offset != p.Size() {
+		if err := p.Reset(); err != nil {
+			return nil, 0, err
+		}
+	}
+	resumed = p.Size()
+	if err := t.receive(p, stream); err != nil {
+		return nil, resumed, err
+	}
+	v, err = t.commit(p)
+	return v, resumed, err
+}
+
+// receive adds the stream to the part and compares length and digest.
+func (t *transfer) receive(p *intake.Part, stream *source.Stream) error {
+	if stream.Size > t.max {
+		return fault.New(fault.TooLarge, fmt.Errorf("%d bytes, at most %d are fetched", stream.Size, t.max), "raise SizeMax= if the artifact is meant to be that large")
+	}
+	if err := p.Reserve(stream.Size); err != nil {
+		return err
+	}
+	t.saveMark(stream.Mark)
+	var show func(int64)
+	if t.progress != nil {
+		show = func(done int64) { t.progress(done, stream.Size) }
+	}
+	if err := p.Append(stream.Body, t.max, show); err != nil {
+		return err
+	}
+	switch got := p.Sum(); {
+	case p.Size() == 0:
+		return fault.Passing(fault.ArtifactEmpty, errors.New("the file is empty"), "publish it anew")
+	case stream.Size >= 0 && p.Size() != stream.Size:
+		return fault.Passing(fault.Size, fmt.Errorf("got %d bytes, want %d", p.Size(), stream.Size), "")
+	case !t.candidate.HasDigest():
+		t.candidate.Digest = got
+	case got != t.candidate.Digest:
+		err := fmt.Errorf("got SHA-256 %x, want %x (%d bytes)", got, t.candidate.Digest, p.Size())
+		if stream.Note != "" {
+			err = fmt.Errorf("%w; %s", err, stream.Note)
+		}
+		return fault.Passing(fault.ArtifactDigest, err, "publish the file and "+manifestName+" together")
+	}
+	return nil
+}
+
+// commit makes the artifact durable, and is the one place where a Verified is
+// made.
+func (t *transfer) commit(p *intake.Part) (*Verified, error) {
+	size := p.Size()
+	mark := t.markFile()
+	file, err := p.Commit(t.candidate.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.root.Remove(mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		file.Close()
+		return nil, err
+	}
+	t.candidate.Size = size
+	return &Verified{candidate: t.candidate, path: t.root.Name() + "/" + t.candidate.Name, file: file}, nil
+}
+
+// giveUp keeps the part only where it is of use to a later Fetch.
+func (t *transfer) giveUp(p *intake.Part, err error) error {
+	switch fault.CodeOf(err) {
+	case fault.Canceled, fault.DNS, fault.Connect, fault.Proxy, fault.TLS, fault.Redirect, fault.Protocol,
+		fault.Stalled, fault.TooSlow, fault.Broken, fault.Size, fault.NotFound, fault.Denied, fault.Throttled, fault.Server,
+		fault.Status, fault.SourceMissing, fault.SourceDenied, fault.SourceIO:
+		if p.Size() > 0 && t.candidate.HasDigest() {
+			p.Keep()
+			return err
+		}
+	}
+	return errors.Join(err, p.Discard(), t.forgetMark())
+}
+
+// loadMark gives the state of the source's file that the part is from. A file
+// that is not one line of plain text is as good as none: the digest decides.
+func (t *transfer) loadMark() source.Mark {
+	raw, err := t.root.ReadFile(t.markFile())
+	if err != nil || len(raw) > markMax {
+		return ""
+	}
+	for _, c := range raw {
+		if c < ' ' || c > '~' {
+			return ""
+		}
+	}
+	return source.Mark(raw)
+}
+
+// markMax is larger than any mark a source gives.
+const markMax = 1 << 10
+
+// saveMark is an aid for a later Fetch, so its failure is none of this one's.
+func (t *transfer) saveMark(m source.Mark) {
+	f, err := t.root.OpenFile(t.markFile(), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	_, _ = f.WriteString(string(m))
+}
+
+func (t *transfer) forgetMark() error {
+	if err := t.root.Remove(t.markFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

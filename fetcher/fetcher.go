@@ -1,0 +1,144 @@
+package fetcher
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/upgraderd/upgraderd/fetcher/fault"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source"
+)
+
+const (
+	pollIntervalDefault = 15 * time.Minute
+	stallTimeoutDefault = 30 * time.Second
+	sizeMaxDefault      = 1 << 30
+)
+
+// Fetcher follows one source for one target. Check, Fetch and Wait are steps of
+// one loop and not meant to run at the same time; the other methods may be
+// called whenever.
+type Fetcher struct {
+	o        Options
+	log      *slog.Logger
+	source   source.Source
+	patterns []Pattern
+	keys     keyring // empty with VerifyNo
+
+	mu     sync.Mutex
+	cache  cache
+	rhythm rhythm
+}
+
+// New reads the options: keys and certificates are loaded here, the source is
+// not yet asked. log may be nil.
+func New(o Options, log *slog.Logger) (*Fetcher, error) {
+	f := &Fetcher{o: o, log: log}
+	src, err := f.configure()
+	if err != nil {
+		e := fault.New(fault.ConfigSource, err, "")
+		var known *Error
+		if errors.As(err, &known) {
+			*e = *known
+		}
+		e.Target, e.Op = f.name(), "configure source"
+		return nil, e
+	}
+	f.source = src
+	return f, nil
+}
+
+// configure checks the options and sets their defaults.
+func (f *Fetcher) configure() (source.Source, error) {
+	o := &f.o
+	bad := func(hint, format string, a ...any) (source.Source, error) {
+		return nil, fault.New(fault.ConfigSource, fmt.Errorf(format, a...), hint)
+	}
+	if o.Target == "" {
+		return bad("", "the target has no name")
+	}
+	if o.Verify == "" {
+		o.Verify = VerifyMinisign
+	}
+	switch o.Verify {
+	case VerifyNo:
+		if len(o.Keys) > 0 {
+			return nil, fault.New(fault.ConfigTrust, errors.New("keys are given, but Verify=no does not ask for a signature"), "remove Key=, or set Verify=minisign")
+		}
+	case VerifyMinisign:
+		keys, err := loadKeys(o.Keys)
+		if err != nil {
+			return nil, err
+		}
+		f.keys = keys
+	default:
+		return nil, fault.New(fault.ConfigTrust, fmt.Errorf("verification %q is unknown", o.Verify), "Verify= takes minisign or no")
+	}
+	if len(o.Patterns) == 0 {
+		return bad("set MatchPattern=, e.g. app_@v.zst", "no pattern tells which files are releases")
+	}
+	for _, text := range o.Patterns {
+		p, err := ParsePattern(text)
+		if err != nil {
+			return bad("see MatchPattern= in sysupdate.d(5)", "%w", err)
+		}
+		f.patterns = append(f.patterns, p)
+	}
+	if o.PollInterval < 0 || o.RandomizedDelay < 0 || o.StallTimeout < 0 || o.SizeMax < 0 {
+		return bad("", "a time or a size is negative")
+	}
+	if o.PollInterval == 0 {
+		o.PollInterval = pollIntervalDefault
+	}
+	if o.StallTimeout == 0 {
+		o.StallTimeout = stallTimeoutDefault
+	}
+	if o.SizeMax == 0 {
+		o.SizeMax = sizeMaxDefault
+	}
+	if f.log == nil {
+		f.log = slog.New(slog.DiscardHandler)
+	}
+	f.log = f.log.With("target", o.Target)
+	if f.Unsigned() {
+		f.log = f.log.With("unsigned", true)
+	}
+	return openSource(*o)
+}
+
+// openSource tells a directory from a URL.
+func openSource(o Options) (source.Source, error) {
+	const hint = "Path= takes an absolute directory, or an http:// or https:// URL of one"
+	if filepath.IsAbs(o.Path) {
+		return source.NewDir(filepath.Clean(o.Path)), nil
+	}
+	u, err := url.Parse(o.Path)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" {
+		// The text may hold a password, so it is not repeated.
+		return nil, fault.New(fault.ConfigSource, errors.New("the path is neither an absolute directory nor an http(s) URL"), hint)
+	}
+	return source.NewHTTP(u, source.HTTPOptions{CAFile: o.CAFile, StallTimeout: o.StallTimeout})
+}
+
+// Unsigned tells that the source is believed without a signature. Whoever logs
+// about this target says so.
+func (f *Fetcher) Unsigned() bool { return f.o.Verify == VerifyNo }
+
+// String names target and source, and says when it is unsigned. It holds
+// neither user nor query of a URL.
+func (f *Fetcher) String() string { return f.name() + " from " + f.source.String() }
+
+func (f *Fetcher) name() string {
+	if f.Unsigned() {
+		return f.o.Target + " (unsigned)"
+	}
+	return f.o.Target
+}
+
+// Close frees idle connections. It does not end a Check, Fetch or Wait: their
+// contexts do.
+func (f *Fetcher) Close() { f.source.Close() }

@@ -1,0 +1,94 @@
+// Package source reads files from where releases are published. A source
+// promises nothing about what it hands out: whoever reads checks. It does
+// promise limits: no read is endless, larger than asked for, or blocks beyond
+// its context; and that no error or name it gives holds a secret.
+package source
+
+import (
+	"context"
+	"io"
+
+	"github.com/upgraderd/upgraderd/fetcher/fault"
+)
+
+// Source is a place that publishes files under flat names. Every error is a
+// *fault.Error. Methods may be called from several goroutines.
+type Source interface {
+	// String names the place for messages, without user, password and query.
+	String() string
+	// Read gives the file name whole when it has at most max bytes, and a
+	// mark of this state of it. Unless since is empty and when the file is
+	// still as it was at that mark, Read gives ErrUnchanged and no bytes.
+	// A name that is not there is fault.NotFound or fault.SourceMissing.
+	Read(ctx context.Context, name string, max int64, since Mark) ([]byte, Mark, error)
+	// Open starts to read the file name at byte from.Offset if the file is
+	// still as it was at from.Mark (an empty mark is not compared), else at
+	// 0: see Stream.Offset. The caller closes the stream. Reads end when ctx
+	// does.
+	Open(ctx context.Context, name string, from Position) (*Stream, error)
+	// Close frees idle connections. The source may still be used.
+	Close()
+}
+
+// Lister is a source that can name its files.
+type Lister interface {
+	// List names the complete regular files, in no order, at most max.
+	List(ctx context.Context, max int) ([]File, error)
+}
+
+// Watcher is a source that can tell that it changed.
+type Watcher interface {
+	// State marks the source as it is now; the empty mark means that it
+	// cannot be read.
+	State() Mark
+	// Watch returns nil once the source is not in the state since, and an
+	// error when ctx ended.
+	Watch(ctx context.Context, since Mark) error
+}
+
+// Mark identifies one state of a file or of a whole source: an ETag, a
+// modification time. It is one line of text, may be kept on disk, and is good
+// only for the source that gave it.
+type Mark string
+
+// Position is where to go on reading.
+type Position struct {
+	Offset int64
+	Mark   Mark
+}
+
+// File is a file that a source lists.
+type File struct {
+	Name string
+	Size int64
+}
+
+// Stream is a file being read.
+type Stream struct {
+	// Body gives the bytes from Offset on. A failed read is a *fault.Error;
+	// io.EOF means that all announced bytes came.
+	Body io.ReadCloser
+	// Offset is where the first byte of Body stands in the file.
+	Offset int64
+	// Size is the length of the whole file in bytes, -1 where unknown.
+	Size int64
+	// Mark is the file's state.
+	Mark Mark
+	// Note is what a person should know if the bytes turn out wrong.
+	Note string
+}
+
+// ErrUnchanged is what Read gives for a file that is as it was.
+var ErrUnchanged = unchanged{}
+
+type unchanged struct{}
+
+func (unchanged) Error() string { return "unchanged" }
+
+// asFault keeps an error that already has a reason.
+func asFault(err error, otherwise func(error) *fault.Error) error {
+	if fault.CodeOf(err) != "" {
+		return err
+	}
+	return otherwise(err)
+}

@@ -1,0 +1,203 @@
+package source
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/maphash"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/upgraderd/upgraderd/fetcher/fault"
+)
+
+const (
+	// settle is how long a directory must be quiet before a change counts:
+	// publishing is several steps (artifact, manifest, signature), and what
+	// lies between two of them would only give an error.
+	settle = 100 * time.Millisecond
+	// settleMax bounds that for a directory that is never quiet.
+	settleMax = 2 * time.Second
+	// pollEvery is the pace where inotify cannot work. A look is one listing.
+	pollEvery = 2 * time.Second
+	// recently is how far back a file's last write may lie for it to be asked
+	// whether somebody still writes it.
+	recently = time.Hour
+	// stateMax is how many entries a state covers.
+	stateMax = 100_000
+)
+
+// arrivals are the events after which a directory holds something else. A new
+// file counts when it is complete (closed, renamed, or linked: IN_CREATE is
+// needed for that one), not when it is begun. IN_ATTRIB tells of a file that
+// becomes readable.
+const arrivals = unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE | unix.IN_CREATE | unix.IN_ATTRIB |
+	unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
+
+// State sums up names and states of all entries.
+func (d *Dir) State() Mark {
+	var st unix.Stat_t
+	if err := unix.Stat(d.path, &st); err != nil {
+		return ""
+	}
+	recent := time.Now().Add(-recently).Unix()
+	var sum uint64
+	err := d.each(stateMax, func(name string, st *unix.Stat_t) {
+		entry := name + "/" + string(markOf(st))
+		// Closing a file changes nothing that stat shows, yet the file is
+		// complete only then.
+		if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mtim.Sec > recent && d.beingWritten(name) {
+			entry += "+"
+		}
+		sum += maphash.String(d.seed, entry) // does not depend on the order
+	})
+	if err != nil {
+		return ""
+	}
+	return Mark(fmt.Sprintf("%d:%d:%016x", st.Dev, st.Ino, sum))
+}
+
+// Watch waits by inotify, and by looking every two seconds where inotify
+// cannot work: before the directory exists, on a network file system, or when
+// the user's watches are used up.
+func (d *Dir) Watch(ctx context.Context, since Mark) error {
+	events, err := d.inotify()
+	if err != nil {
+		return d.poll(ctx, since)
+	}
+	defer events.Close()
+	var arrival time.Time // of the first complete file
+	// Armed first, looked at second: no change falls between.
+	last := d.State()
+	for {
+		patience := settle
+		if last == since && arrival.IsZero() {
+			patience = 0
+		}
+		got, err := d.await(ctx, events, patience)
+		if ctx.Err() != nil {
+			return fault.Context(ctx)
+		}
+		if err != nil {
+			return d.poll(ctx, since)
+		}
+		if got && arrival.IsZero() {
+			arrival = time.Now()
+		}
+		now := d.State()
+		quiet := !got && now == last
+		if quiet && (now != since || !arrival.IsZero()) {
+			return nil
+		}
+		if !arrival.IsZero() && time.Since(arrival) > settleMax {
+			return nil
+		}
+		last = now
+	}
+}
+
+// poll looks again and again, and returns when two looks in a row see the same
+// new state.
+func (d *Dir) poll(ctx context.Context, since Mark) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	last := since
+	for {
+		now := d.State()
+		if now != since && now == last {
+			return nil
+		}
+		last = now
+		select {
+		case <-ctx.Done():
+			return fault.Context(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// inotify watches the directory. The caller closes the file.
+func (d *Dir) inotify() (*os.File, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(d.path, &fs); err != nil {
+		return nil, err
+	}
+	if remote(int64(fs.Type)) {
+		return nil, unix.EREMOTE
+	}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	events := os.NewFile(uintptr(fd), "inotify")
+	if _, err := unix.InotifyAddWatch(fd, d.path, arrivals); err != nil {
+		events.Close()
+		return nil, err
+	}
+	return events, nil
+}
+
+// remote tells file systems that others change without this kernel knowing.
+// Numbers from statfs(2) and linux/magic.h.
+func remote(magic int64) bool {
+	switch magic {
+	case unix.NFS_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC,
+		unix.AFS_SUPER_MAGIC, unix.CODA_SUPER_MAGIC, unix.V9FS_MAGIC, unix.FUSE_SUPER_MAGIC,
+		unix.OCFS2_SUPER_MAGIC, unix.CEPH_SUPER_MAGIC,
+		0x01161970, // gfs2
+		0x0bd00bd0, // lustre
+		0x786f4256: // vboxsf
+		return true
+	}
+	return false
+}
+
+// await reads events until one tells of an arrival; patience 0 is for ever.
+// It gives false when none came in that time.
+func (d *Dir) await(ctx context.Context, events *os.File, patience time.Duration) (bool, error) {
+	deadline := time.Time{}
+	if patience > 0 {
+		deadline = time.Now().Add(patience)
+	}
+	if err := events.SetReadDeadline(deadline); err != nil {
+		return false, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = events.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := events.Read(buf)
+		switch {
+		case os.IsTimeout(err) && ctx.Err() == nil:
+			return false, nil
+		case err != nil:
+			return false, err
+		case d.arrived(buf[:n]):
+			return true, nil
+		}
+	}
+}
+
+// arrived tells whether one of the events is more than the begin of a file.
+func (d *Dir) arrived(buf []byte) bool {
+	for len(buf) >= unix.SizeofInotifyEvent {
+		mask := binary.NativeEndian.Uint32(buf[4:])
+		end := min(len(buf), unix.SizeofInotifyEvent+int(binary.NativeEndian.Uint32(buf[12:])))
+		name := string(bytes.TrimRight(buf[unix.SizeofInotifyEvent:end], "\x00"))
+		buf = buf[end:]
+		if mask&unix.IN_CREATE == 0 || d.linked(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// linked tells a file that was born complete, with ln(1).
+func (d *Dir) linked(name string) bool {
+	var st unix.Stat_t
+	return unix.Lstat(filepath.Join(d.path, name), &st) == nil && st.Nlink > 1
+}

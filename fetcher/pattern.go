@@ -1,0 +1,158 @@
+package fetcher
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Pattern selects files of a source by name, and finds the version in the
+// name. It is a MatchPattern= of sysupdate.d(5): literal text with wildcards,
+// the same wildcards, split at the same places.
+//
+//	@v version (required)        @h SHA-256, 64 hex digits
+//	@u partition UUID            @f partition flags, hexadecimal
+//	@t modification time, µs     @m file mode, octal, at most 0775
+//	@s size in bytes             @d tries done    @l tries left
+//	@a no-auto   @g growfs   @r read-only: a boolean
+//	@@ a plain "@"
+//
+// Only @v is used; the others must hold a value of their kind for the name to
+// match. A pattern names one file of one directory, so "/" is refused.
+type Pattern struct {
+	text  string
+	parts []part
+}
+
+// part is literal text, or a wildcard where field is not 0.
+type part struct {
+	field   byte
+	literal string
+}
+
+// ParsePattern reads a pattern. It must hold @v, no wildcard twice, and text
+// between any two wildcards, to tell where one ends.
+func ParsePattern(s string) (Pattern, error) {
+	p := Pattern{text: s}
+	seen := map[byte]bool{}
+	var literal strings.Builder
+	flush := func() {
+		if literal.Len() > 0 {
+			p.parts = append(p.parts, part{literal: literal.String()})
+			literal.Reset()
+		}
+	}
+	if len(s) > nameMax {
+		return Pattern{}, fmt.Errorf("pattern %.20q…: %d characters, at most %d", s, len(s), nameMax)
+	}
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case c == '/':
+			return Pattern{}, fmt.Errorf("pattern %q: holds a %q, but names a file of one directory; put directories into Path=", s, c)
+		case c < ' ' || c >= 127 || strings.IndexByte(`$*?[]!\|`, c) >= 0:
+			return Pattern{}, fmt.Errorf("pattern %q: %q is reserved (see sysupdate.d(5)); a wildcard is written @v", s, c)
+		case c != '@':
+			literal.WriteByte(c)
+			continue
+		}
+		if i++; i == len(s) {
+			return Pattern{}, fmt.Errorf("pattern %q: ends in a lone %q; a plain one is written @@", s, c)
+		}
+		if s[i] == '@' {
+			literal.WriteByte('@')
+			continue
+		}
+		field := s[i]
+		if strings.IndexByte("vuftmsdlagrh", field) < 0 {
+			return Pattern{}, fmt.Errorf("pattern %q: unknown wildcard @%c; sysupdate.d(5) lists them", s, field)
+		}
+		if seen[field] {
+			return Pattern{}, fmt.Errorf("pattern %q: @%c stands in it twice", s, field)
+		}
+		flush()
+		if n := len(p.parts); n > 0 && p.parts[n-1].field != 0 {
+			return Pattern{}, fmt.Errorf("pattern %q: nothing between @%c and @%c tells where one ends", s, p.parts[n-1].field, field)
+		}
+		seen[field] = true
+		p.parts = append(p.parts, part{field: field})
+	}
+	flush()
+	if !seen['v'] {
+		return Pattern{}, fmt.Errorf("pattern %q: no @v, so a file's version cannot be told", s)
+	}
+	return p, nil
+}
+
+// String gives the pattern as it was written.
+func (p Pattern) String() string { return p.text }
+
+// Match tells whether name fits the pattern as a whole, and its version. As in
+// systemd-sysupdate a wildcard ends where the text behind it first occurs.
+func (p Pattern) Match(name string) (Version, bool) {
+	var version Version
+	rest := name
+	for i, part := range p.parts {
+		if part.field == 0 {
+			var ok bool
+			if rest, ok = strings.CutPrefix(rest, part.literal); !ok {
+				return "", false
+			}
+			continue
+		}
+		end := len(rest)
+		if i+1 < len(p.parts) {
+			if end = strings.Index(rest, p.parts[i+1].literal); end < 0 {
+				return "", false
+			}
+		}
+		value := rest[:end]
+		rest = rest[end:]
+		if part.field != 'v' {
+			if !fieldValid(part.field, value) {
+				return "", false
+			}
+			continue
+		}
+		v, err := ParseVersion(value)
+		if err != nil {
+			return "", false
+		}
+		version = v
+	}
+	return version, version != "" && rest == ""
+}
+
+// fieldValid tells whether s is a value of the wildcard @field.
+func fieldValid(field byte, s string) bool {
+	number := func(base, bits int) bool {
+		_, err := strconv.ParseUint(s, base, bits)
+		return err == nil
+	}
+	switch field {
+	case 'u':
+		plain := strings.ReplaceAll(s, "-", "")
+		_, err := hex.DecodeString(plain)
+		dashed := len(s) == 36 && s[8] == '-' && s[13] == '-' && s[18] == '-' && s[23] == '-'
+		return err == nil && len(plain) == 32 && (len(s) == 32 || dashed)
+	case 'f':
+		s = strings.TrimPrefix(s, "0x")
+		return number(16, 64)
+	case 'm':
+		mode, err := strconv.ParseUint(s, 8, 32)
+		return err == nil && mode&^0o775 == 0
+	case 't', 's', 'd', 'l':
+		return number(10, 64)
+	case 'a', 'g', 'r':
+		switch strings.ToLower(s) {
+		case "1", "yes", "y", "true", "t", "on", "0", "no", "n", "false", "f", "off":
+			return true
+		}
+		return false
+	case 'h':
+		_, err := hex.DecodeString(s)
+		return err == nil && len(s) == 64
+	}
+	return false
+}
