@@ -1,0 +1,29 @@
+// Package units holds the files that go onto a host beside the program, laid
+// out as they install, and puts them there. [Install] leaves each file whole,
+// old or new, and never replaces one that somebody else changed.
+//
+//	systemd/    /usr/lib/systemd/system          the daemon, the check, the template pair live@
+//	polkit-1/   /usr/share/polkit-1              what the daemon may ask of systemd
+//	sysusers.d/ /usr/lib/sysusers.d              the daemon's user
+//	tmpfiles.d/ /usr/lib/tmpfiles.d              directories
+//	catalog/    /usr/lib/systemd/catalog         what journalctl -x explains
+//	examples/   /usr/share/doc/upgraderd/examples
+//
+// The way of an operator to change one is the usual one, a drop-in or a file
+// of the same name below /etc.
+package units
+
+import "embed"
+
+//go:embed systemd polkit-1 sysusers.d tmpfiles.d catalog examples
+var files embed.FS
+
+// destinations says where each top directory goes, relative to the root.
+var destinations = map[string]string{
+	"systemd":    "usr/lib/systemd/system",
+	"polkit-1":   "usr/share/polkit-1",
+	"sysusers.d": "usr/lib/sysusers.d",
+	"tmpfiles.d": "usr/lib/tmpfiles.d",
+	"catalog":    "usr/lib/systemd/catalog",
+	"examples":   "usr/share/doc/upgraderd/examples",
+}

@@ -1,0 +1,193 @@
+package units
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const daemon = "usr/lib/systemd/system/upgraderd.service"
+
+func install(t *testing.T, root string, o Options) Result {
+	t.Helper()
+	result, err := Install(root, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}
+
+// tree lists every file below root with its content and mode.
+func tree(t *testing.T, root string) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		data, err := os.ReadFile(name)
+		all[strings.TrimPrefix(name, root)] = info.Mode().String() + " " + string(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestInstall(t *testing.T) {
+	root := t.TempDir()
+	program := filepath.Join(t.TempDir(), "built")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	result := install(t, root, Options{Program: program})
+	first := tree(t, root)
+
+	for _, want := range []string{
+		"/usr/bin/upgraderd",
+		"/usr/lib/systemd/system/upgraderd.service",
+		"/usr/lib/systemd/system/upgraderd-check@.service",
+		"/usr/lib/systemd/system/live@.service",
+		"/usr/lib/systemd/system/live@.socket",
+		"/usr/share/polkit-1/rules.d/50-upgraderd.rules",
+		"/usr/lib/sysusers.d/upgraderd.conf",
+		"/usr/lib/tmpfiles.d/upgraderd.conf",
+		"/usr/lib/systemd/catalog/upgraderd.catalog",
+		"/usr/share/doc/upgraderd/examples/app.upgrade",
+	} {
+		if _, ok := first[want]; !ok {
+			t.Errorf("not installed: %s", want)
+		}
+		if !slices.Contains(result.Written, want) {
+			t.Errorf("not reported: %s", want)
+		}
+	}
+	if got := first["/usr/bin/upgraderd"]; !strings.HasPrefix(got, "-rwxr-xr-x #!/bin/sh") {
+		t.Errorf("program: got %q, want mode 0755", got)
+	}
+	for name, content := range first {
+		if name != "/usr/bin/upgraderd" && !strings.HasPrefix(content, "-rw-r--r-- ") {
+			t.Errorf("%s: got %.10s, want -rw-r--r--", name, content)
+		}
+		if strings.Contains(name, "partial") {
+			t.Errorf("left behind: %s", name)
+		}
+	}
+
+	again := install(t, root, Options{Program: program})
+	if len(again.Written)+len(again.Kept) != 0 {
+		t.Errorf("the second time: got %+v, want nothing done", again)
+	}
+}
+
+func TestInstallKeepsWhatWasChanged(t *testing.T) {
+	root := t.TempDir()
+	install(t, root, Options{})
+	name := filepath.Join(root, daemon)
+	if err := os.WriteFile(name, []byte("mine\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // not the second time either
+		result := install(t, root, Options{})
+		if !slices.Equal(result.Kept, []string{"/" + daemon}) || len(result.Written) != 0 {
+			t.Fatalf("got %+v, want %s kept and nothing written", result, daemon)
+		}
+		if got, _ := os.ReadFile(name); string(got) != "mine\n" {
+			t.Fatalf("the operator's file: got %q", got)
+		}
+		if got, _ := os.ReadFile(name + besideSuffix); !strings.Contains(string(got), "ExecStart=") {
+			t.Fatalf("ours beside it: got %q", got)
+		}
+	}
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	install(t, root, Options{})
+	if _, err := os.Stat(name + besideSuffix); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the file beside it: got %v, want it gone", err)
+	}
+}
+
+// What an older version installed, and nobody changed, is replaced.
+func TestInstallReplacesOlderVersion(t *testing.T) {
+	root := t.TempDir()
+	install(t, root, Options{})
+	old := []byte("# of last year\n")
+	if err := os.WriteFile(filepath.Join(root, daemon), old, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	record := filepath.Join(root, recordPath)
+	text, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	current, err := files.ReadFile("systemd/upgraderd.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = []byte(strings.Replace(string(text), digest(current), digest(old), 1))
+	if err := os.WriteFile(record, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	result := install(t, root, Options{})
+	if !slices.Equal(result.Written, []string{"/" + daemon}) || len(result.Kept) != 0 {
+		t.Errorf("got %+v, want %s written", result, daemon)
+	}
+}
+
+// A symlink that leads out of the root must not bring the host into play.
+func TestInstallStaysBelowRoot(t *testing.T) {
+	root, outside := t.TempDir(), t.TempDir()
+	if err := os.Symlink(outside, filepath.Join(root, "usr")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Install(root, Options{}); err == nil {
+		t.Error("got no error, want one")
+	}
+	if left := tree(t, outside); len(left) != 0 {
+		t.Errorf("written outside: %v", left)
+	}
+}
+
+// An install that was cut off is finished by the next one.
+func TestInstallAfterCutOff(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, filepath.Dir(daemon))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, ".upgraderd.service.partial"), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	install(t, root, Options{})
+	for name := range tree(t, root) {
+		if strings.Contains(name, "partial") {
+			t.Errorf("left behind: %s", name)
+		}
+	}
+}
+
+// Every file has a place to go to.
+func TestDestinations(t *testing.T) {
+	entries, err := files.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if destinations[e.Name()] == "" {
+			t.Errorf("no destination for %s", e.Name())
+		}
+	}
+	if len(entries) != len(destinations) {
+		t.Errorf("got %d directories, want %d", len(entries), len(destinations))
+	}
+}
