@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/upgraderd/upgraderd/activation"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
 
@@ -83,6 +82,7 @@ func (s *Supervisor) adopt(left estate) {
 		s.tell("READY=1")
 	}
 	s.status("")
+	s.rest()
 }
 
 // adoptWorker takes one worker over, if it lives.
@@ -145,7 +145,7 @@ func alive(pidfd int) bool {
 
 // forget takes a name of ours out of the fd store.
 func (s *Supervisor) forget(name string) {
-	if err := activation.RemoveStored(name); err != nil {
+	if err := unkeep(name); err != nil {
 		s.log.Warn("taking a descriptor out of the fd store", "err", fmt.Errorf("%s: %w", filepath.Base(name), err))
 	}
 }

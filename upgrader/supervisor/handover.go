@@ -8,8 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/upgraderd/upgraderd/activation"
 )
 
 // handover begins the change from the worker that serves to a new one.
@@ -101,7 +99,7 @@ func (s *Supervisor) start(rel release) error {
 // so not being able to is worth a warning, but no reason to stop serving.
 func (s *Supervisor) remember(w *worker) {
 	if w != nil {
-		if err := activation.StoreFile(pidfdName(w.generation), w.pidfd); err != nil {
+		if err := keep(pidfdName(w.generation), w.pidfd); err != nil {
 			s.log.Warn("keeping the worker's pidfd in the fd store", "pid", w.pid, "err", err)
 		}
 	}
@@ -177,6 +175,7 @@ func (s *Supervisor) ready(w *worker) {
 	}
 	s.status("")
 	s.answer(Reply{Release: w.release.name()})
+	s.rest()
 }
 
 // answer ends the handover for all who asked for it.
@@ -246,7 +245,7 @@ func (s *Supervisor) gone(w *worker, e Exit) {
 	}
 	w.notify.close()
 	w.pidfd.Close()
-	if err := activation.RemoveStored(pidfdName(w.generation)); err != nil {
+	if err := unkeep(pidfdName(w.generation)); err != nil {
 		s.log.Warn("taking a worker's pidfd out of the fd store", "err", err)
 	}
 	switch w.role {
@@ -260,6 +259,7 @@ func (s *Supervisor) gone(w *worker, e Exit) {
 	if s.result == nil { // else the next supervisor needs what is remembered
 		s.remember(nil)
 		s.status("")
+		s.rest()
 	}
 	s.endIfIdle()
 }
@@ -406,7 +406,7 @@ func (s *Supervisor) store(w *worker, n notification) {
 			closeAll(files[i:])
 			return
 		}
-		if err := activation.StoreFile(name, f); err != nil {
+		if err := keep(name, f); err != nil {
 			s.log.Warn("storing a descriptor", "pid", w.pid, "name", name, "err", err)
 		}
 		if err := s.sockets.add(name, f); err != nil {
@@ -424,7 +424,7 @@ func (s *Supervisor) unstore(name string) {
 		return
 	}
 	s.sockets.remove(name)
-	if err := activation.RemoveStored(name); err != nil {
+	if err := unkeep(name); err != nil {
 		s.log.Warn("removing from the fd store", "name", name, "err", err)
 	}
 }

@@ -204,6 +204,7 @@ type manager struct {
 	gone    chan struct{}
 	log     *strings.Builder
 	args    []string
+	alone   bool // no NOTIFY_SOCKET
 }
 
 func newManager(t *testing.T, args ...string) *manager {
@@ -357,6 +358,9 @@ func (m *manager) start() {
 	cmd.ExtraFiles = append(files, gateR)
 	// The race detector's exit waits a second by default.
 	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "NOTIFY_SOCKET="+filepath.Join(m.dir, "notify"), "RUNTIME_DIRECTORY="+filepath.Join(m.dir, "run"))
+	if m.alone {
+		cmd.Env = append(cmd.Env, "NOTIFY_SOCKET=")
+	}
 	if len(names) > 0 {
 		cmd.Env = append(cmd.Env, fmt.Sprintf("LISTEN_FDS=%d", len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
 	}

@@ -8,8 +8,6 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/upgraderd/upgraderd/activation"
 )
 
 // memory is what a supervisor leaves to the one that systemd starts after it
@@ -56,7 +54,7 @@ func newMemory() (*memory, error) {
 		m.file.Close()
 		return nil, fmt.Errorf("create state: %w", err)
 	}
-	if err := activation.StoreFile(memoryName, m.file); err != nil {
+	if err := keep(memoryName, m.file); err != nil {
 		m.file.Close()
 		return nil, fmt.Errorf("keep state in the fd store: %w", err)
 	}

@@ -12,8 +12,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/upgraderd/upgraderd/activation"
 )
 
 // Listen is a socket that the supervisor opens itself.
@@ -174,7 +172,7 @@ func (s *socketSet) open(ctx context.Context, l Listen) error {
 			return nil
 		}
 		s.remove(l.Name)
-		if err := activation.RemoveStored(l.Name); err != nil {
+		if err := unkeep(l.Name); err != nil {
 			return err
 		}
 	}
@@ -182,7 +180,7 @@ func (s *socketSet) open(ctx context.Context, l Listen) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s:%s: %w", l.Network, l.Address, err)
 	}
-	if err := activation.StoreFile(l.Name, f); err != nil {
+	if err := keep(l.Name, f); err != nil {
 		f.Close()
 		return fmt.Errorf("keep socket %q in the fd store: %w", l.Name, err)
 	}

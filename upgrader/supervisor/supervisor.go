@@ -37,7 +37,8 @@ type Supervisor struct {
 	said     string      // the STATUS= that systemd has
 	inbox    chan func() // what watchers saw, run by the owner
 	ended    chan struct{}
-	result   *Exit // set when it is time to leave
+	resting  *time.Timer // until shrink
+	result   *Exit       // set when it is time to leave
 }
 
 // Run supervises until the unit is stopped, or its worker ends by itself: then

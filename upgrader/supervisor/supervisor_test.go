@@ -429,3 +429,23 @@ func TestNoGrowth(t *testing.T) {
 		t.Errorf("%d children, want the one that serves", n)
 	}
 }
+
+// Without systemd there is no fd store, and everything else works.
+func TestAlone(t *testing.T) {
+	m := newManager(t, "listen=tcp:127.0.0.1:0", "listen=sock=unix:"+filepath.Join(t.TempDir(), "s"))
+	m.alone = true
+	v1 := m.release("1.0", "")
+	m.link("current", v1)
+	m.start()
+	m.eventually("a worker", func() bool { return strings.Contains(m.logs(), "worker ready") })
+	if r, err := m.handover(); err != nil || r.Release != v1 {
+		t.Errorf("handover: %+v %v", r, err)
+	}
+	m.cmd.Process.Signal(syscall.SIGINT)
+	if ps := m.exited(); !ps.Success() {
+		t.Errorf("stopped with %s", ps)
+	}
+	if strings.Contains(m.logs(), "level=WARN") {
+		t.Errorf("warnings without a reason:\n%s", m.logs())
+	}
+}
