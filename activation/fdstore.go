@@ -108,7 +108,8 @@ func TakeStored(name string) ([]*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return env.take(func(_ int, n string) bool { return n == name }), nil
+	files, _ := env.take(0, func(_ int, n string) bool { return n == name })
+	return files, nil
 }
 
 // Stored takes everything that nobody took yet, by name: after the listeners

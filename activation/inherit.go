@@ -124,21 +124,26 @@ func free(fd int) bool {
 	return err == nil && flags&unix.FD_CLOEXEC == 0
 }
 
-// take claims every free descriptor that wanted accepts, in order. The caller
-// owns the files.
-func (env inherited) take(wanted func(fd int, name string) bool) []*os.File {
+// take claims the free descriptors that wanted accepts, in order, if there are
+// at most limit of them (0: any number), and else none; n says how many there
+// are. The caller owns the files.
+func (env inherited) take(limit int, wanted func(fd int, name string) bool) (files []*os.File, n int) {
 	taking.Lock()
 	defer taking.Unlock()
-	var files []*os.File
+	var found []int
 	for i, name := range env.names {
-		fd := env.first + i
-		if !free(fd) || !wanted(fd, name) {
-			continue
+		if fd := env.first + i; free(fd) && wanted(fd, name) {
+			found = append(found, i)
 		}
-		unix.CloseOnExec(fd)
-		files = append(files, os.NewFile(uintptr(fd), name))
 	}
-	return files
+	if limit > 0 && len(found) > limit {
+		return nil, len(found)
+	}
+	for _, i := range found {
+		unix.CloseOnExec(env.first + i)
+		files = append(files, os.NewFile(uintptr(env.first+i), env.names[i]))
+	}
+	return files, len(found)
 }
 
 // Files takes every inherited descriptor that nobody took yet, in the order of
@@ -154,7 +159,8 @@ func Files() ([]*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return env.take(func(int, string) bool { return true }), nil
+	files, _ := env.take(0, func(int, string) bool { return true })
+	return files, nil
 }
 
 // Names lists the names of all inherited descriptors in order, taken or not,

@@ -22,20 +22,14 @@ import (
 // leave one of them unserved would be worse. A socket that was taken before
 // gives [ErrTaken].
 func Listen(name, network, address string) (net.Listener, error) {
-	found, err := inheritedListeners(name)
+	found, err := inheritedListeners(name, 1)
 	if err != nil {
 		return nil, fmt.Errorf("listen as %q: %w", name, err)
 	}
-	switch len(found) {
-	case 0:
-		return listenItself(name, network, address)
-	case 1:
+	if len(found) == 1 {
 		return found[0].socket, nil
 	}
-	for _, l := range found {
-		l.socket.Close()
-	}
-	return nil, fmt.Errorf("listen as %q: got %d inherited sockets, want one: give them names of their own with FileDescriptorName=, or have the program ask for all", name, len(found))
+	return listenItself(name, network, address)
 }
 
 func listenItself(name, network, address string) (net.Listener, error) {
@@ -59,31 +53,25 @@ func notPassed(name string) string {
 // ListenPacket is [Listen] for datagrams: UDP and unixgram, as
 // [net.ListenPacket] knows them.
 func ListenPacket(name, network, address string) (net.PacketConn, error) {
-	found, err := inheritedPacketConns(name)
+	found, err := inheritedPacketConns(name, 1)
 	if err != nil {
 		return nil, fmt.Errorf("listen for packets as %q: %w", name, err)
 	}
-	switch len(found) {
-	case 0:
-		c, err := net.ListenPacket(network, address)
-		if err != nil {
-			return nil, fmt.Errorf("listen for packets as %q: %s: %w", name, notPassed(name), err)
-		}
-		return c, nil
-	case 1:
+	if len(found) == 1 {
 		return found[0].socket, nil
 	}
-	for _, c := range found {
-		c.socket.Close()
+	c, err := net.ListenPacket(network, address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for packets as %q: %s: %w", name, notPassed(name), err)
 	}
-	return nil, fmt.Errorf("listen for packets as %q: got %d inherited sockets, want one: give them names of their own with FileDescriptorName=, or have the program ask for all", name, len(found))
+	return c, nil
 }
 
 // Listeners takes every inherited listener that nobody took yet, by name: TCP,
 // unix stream and unix seqpacket sockets, in the order of LISTEN_FDS. The
 // caller owns them; see [Listen] for what closing one means.
 func Listeners() (map[string][]net.Listener, error) {
-	found, err := inheritedListeners("")
+	found, err := inheritedListeners("", 0)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +81,7 @@ func Listeners() (map[string][]net.Listener, error) {
 // PacketConns takes every inherited datagram socket that nobody took yet, by
 // name: UDP and unixgram, in the order of LISTEN_FDS. The caller owns them.
 func PacketConns() (map[string][]net.PacketConn, error) {
-	found, err := inheritedPacketConns("")
+	found, err := inheritedPacketConns("", 0)
 	if err != nil {
 		return nil, err
 	}
@@ -114,8 +102,8 @@ func byName[S any](all []named[S]) map[string][]S {
 	return m
 }
 
-func inheritedListeners(name string) ([]named[net.Listener], error) {
-	return sockets(name, isListener, "listening stream socket", func(f *os.File) (net.Listener, error) {
+func inheritedListeners(name string, limit int) ([]named[net.Listener], error) {
+	return sockets(name, limit, isListener, "listening stream socket", func(f *os.File) (net.Listener, error) {
 		l, err := net.FileListener(f)
 		if u, ok := l.(*net.UnixListener); ok {
 			u.SetUnlinkOnClose(false) // the path is the manager's
@@ -124,21 +112,22 @@ func inheritedListeners(name string) ([]named[net.Listener], error) {
 	})
 }
 
-func inheritedPacketConns(name string) ([]named[net.PacketConn], error) {
-	return sockets(name, isPacketConn, "datagram socket", net.FilePacketConn)
+func inheritedPacketConns(name string, limit int) ([]named[net.PacketConn], error) {
+	return sockets(name, limit, isPacketConn, "datagram socket", net.FilePacketConn)
 }
 
 // sockets takes the free descriptors of one kind with the name, or with any
 // name where it is empty. That there is none is an error only when one was
 // passed under the name: to listen at another place then, beside the socket
-// that was meant, would go unnoticed.
-func sockets[S interface{ Close() error }](name string, kind func(fd int) bool, what string, open func(*os.File) (S, error)) ([]named[S], error) {
+// that was meant, would go unnoticed. More than limit (0: any number) are an
+// error, and stay free.
+func sockets[S interface{ Close() error }](name string, limit int, kind func(fd int) bool, what string, open func(*os.File) (S, error)) ([]named[S], error) {
 	env, err := environ()
 	if err != nil {
 		return nil, err
 	}
 	otherKind := false
-	files := env.take(func(fd int, n string) bool {
+	files, n := env.take(limit, func(fd int, n string) bool {
 		if name != "" && n != name {
 			return false
 		}
@@ -148,7 +137,10 @@ func sockets[S interface{ Close() error }](name string, kind func(fd int) bool, 
 		}
 		return true
 	})
-	if len(files) == 0 && name != "" && slices.Contains(env.names, name) {
+	if n > len(files) {
+		return nil, fmt.Errorf("got %d inherited sockets, want %d: give each a name of its own with FileDescriptorName=, or have the program ask for all", n, limit)
+	}
+	if n == 0 && name != "" && slices.Contains(env.names, name) {
 		if otherKind {
 			return nil, fmt.Errorf("the inherited descriptor %q is no %s", name, what)
 		}

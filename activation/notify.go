@@ -50,19 +50,19 @@ func send(payload string, fds ...int) error {
 	if addr[0] != '/' && addr[0] != '@' {
 		return fmt.Errorf("notify manager: NOTIFY_SOCKET %q is neither a path nor an abstract address", addr)
 	}
-	if err := sendTo(addr, payload, fds); err != nil {
+	if err := sendTo(addr, payload, fds, sendTimeout); err != nil {
 		return fmt.Errorf("notify manager at %q: %w", addr, err)
 	}
 	return nil
 }
 
-func sendTo(addr, payload string, fds []int) error {
+func sendTo(addr, payload string, fds []int, within time.Duration) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
-	limit := unix.NsecToTimeval(int64(sendTimeout))
+	limit := unix.NsecToTimeval(int64(within))
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
 		return os.NewSyscallError("setsockopt", err)
 	}
@@ -70,7 +70,7 @@ func sendTo(addr, payload string, fds []int) error {
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	deadline := time.Now().Add(sendTimeout)
+	deadline := time.Now().Add(within)
 	for {
 		err := unix.Sendmsg(fd, []byte(payload), rights, &unix.SockaddrUnix{Name: addr}, unix.MSG_NOSIGNAL)
 		switch {
@@ -81,7 +81,7 @@ func sendTo(addr, payload string, fds []int) error {
 		case err == unix.EINTR && time.Now().Before(deadline):
 			continue
 		case err == unix.EAGAIN, err == unix.EINTR:
-			return fmt.Errorf("not read within %s", sendTimeout)
+			return fmt.Errorf("not read within %s", within)
 		default:
 			return os.NewSyscallError("sendmsg", err)
 		}

@@ -37,12 +37,18 @@ func nextState(name string) string { return name + ".next" }
 // For a moment there are two copies, the other as NAME.next: a process killed
 // at any point leaves the old state or the new. Count both in
 // FileDescriptorStoreMax=. For names, and for what a manager may refuse
-// silently, see [StoreFile].
+// silently, see [StoreFile]; a state's name has at most 250 characters, and
+// belongs to one goroutine at a time.
 func StoreState(name string, data []byte) error {
 	if len(data) > maxState {
 		return fmt.Errorf("store state %q: got %d bytes, want at most %d", name, len(data), maxState)
 	}
 	next := nextState(name)
+	for _, n := range [...]string{name, next} {
+		if err := checkName(n); err != nil {
+			return fmt.Errorf("store state: %w", err)
+		}
+	}
 	// The manager removes by name only, all of it. So the new state goes in
 	// beside the old, then takes its place, and at no step is a copy removed
 	// that is the newest. What a killed process left under .next goes with
@@ -64,9 +70,6 @@ func StoreState(name string, data []byte) error {
 // storeSealed makes a file of its own for each copy: systemd drops a second
 // descriptor of the same one.
 func storeSealed(name string, data []byte) error {
-	if err := checkName(name); err != nil {
-		return err
-	}
 	f, err := sealed(name, data)
 	if err != nil {
 		return err
