@@ -73,8 +73,9 @@ func (e Exit) Become() {
 		signal.Reset(sig)
 		defaultAction(sig)
 		_ = unix.Kill(os.Getpid(), sig)
-		// Not reached for any signal that kills; 128+n is the shell's word
-		// for the same thing.
+		// The kernel may give it to another thread, a moment from now. 128+n,
+		// the shell's word for the same end, is for what did not kill.
+		time.Sleep(time.Second)
 		os.Exit(128 + int(sig))
 	default:
 		os.Exit(e.status.ExitStatus())

@@ -169,6 +169,7 @@ func TestJoinedHandover(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	m.eventually("the new worker in the status", func() bool { st, _ := statusline.Parse(m.status()); return st.Release == v2 })
 	if st, _ := statusline.Parse(m.status()); st.Generation != 2 {
 		t.Errorf("generation %d, want 2: five requests are one handover", st.Generation)
 	}
@@ -183,10 +184,10 @@ func TestSignals(t *testing.T) {
 	for i, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR2} {
 		_, old, _ := get(addr)
 		m.cmd.Process.Signal(sig)
-		m.eventually(sig.String(), func() bool { return processGone(old) })
-		if st, _ := statusline.Parse(m.status()); st.Generation != i+2 {
-			t.Errorf("%s: generation %d", sig, st.Generation)
-		}
+		m.eventually(sig.String(), func() bool {
+			st, _ := statusline.Parse(m.status())
+			return processGone(old) && st.Generation == i+2
+		})
 	}
 	m.cmd.Process.Signal(syscall.SIGUSR1)
 	m.eventually("the worker's reload", func() bool { st, _ := statusline.Parse(m.status()); return st.Note == "reloaded" })
