@@ -63,11 +63,7 @@ func (s *Store) Bad(d Digest) (Bad, bool, error) {
 // Forgive lets these bytes be tried again. Forgiving what is not known to be
 // bad is no error.
 func (s *Store) Forgive(d Digest) error {
-	err := s.fs.Remove(s.badName(d))
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		err = s.syncDir(s.path(knownBadDir))
-	}
-	return reason.FS("forgive "+d.Short(), err)
+	return reason.FS("forgive "+d.Short(), s.vanish(s.badName(d), tempPre))
 }
 
 // KnownBad lists the digests that are known to be bad, in no useful order.

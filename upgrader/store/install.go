@@ -65,7 +65,8 @@ func (s *Store) Install(ctx context.Context, tree string, r Release, d Digest) e
 	if err != nil {
 		return reason.FS(op, err)
 	}
-	if err := s.replace(s.manifestName(r), manifest); err != nil {
+	// Not with the reserve's help: that is for saying that this went wrong.
+	if err := s.replaceFresh(s.manifestName(r), manifest); err != nil {
 		return reason.FS(op, err)
 	}
 	return reason.FS(op, s.publish(tree, r))
@@ -87,25 +88,26 @@ func (s *Store) publish(tree string, r Release) error {
 	if err != nil {
 		return errors.Join(err, s.removeAll(fresh))
 	}
-	if s.present(r) == nil { // and damaged: a link may point at it, so it must not be missing for a moment
-		if err := s.fs.Exchange(fresh, s.Dir(r)); err != nil {
-			return errors.Join(err, s.removeAll(fresh))
-		}
-		if err := s.syncDir(s.path(releasesDir)); err != nil {
-			return err
-		}
-		return s.removeAll(fresh)
+	// What is there already is damaged, but a link may point at it: then it
+	// must not be missing for a moment.
+	move := s.fs.Rename
+	mend := s.present(r) == nil
+	if mend {
+		move = s.fs.Exchange
 	}
-	if err := s.fs.Rename(fresh, s.Dir(r)); err != nil {
+	if err := move(fresh, s.Dir(r)); err != nil {
 		return errors.Join(err, s.removeAll(fresh))
 	}
 	if err := s.syncDir(s.path(releasesDir)); err != nil {
 		// What the disk holds is unknown, and no second fsync would tell.
-		// The name goes, so that the next attempt begins anew.
-		if undo := s.fs.Rename(s.Dir(r), fresh); undo != nil {
+		// It is undone, so that the next attempt begins anew; see vanish.
+		if undo := move(s.Dir(r), fresh); undo != nil {
 			return errors.Join(err, undo)
 		}
 		return errors.Join(err, s.removeAll(fresh))
+	}
+	if mend {
+		return s.removeAll(fresh)
 	}
 	return nil
 }
@@ -169,17 +171,36 @@ func (s *Store) Remove(r Release) error {
 }
 
 func (s *Store) discard(r Release) error {
-	old := s.path(releasesDir, oldPre+r.Name)
-	if err := s.removeAll(old); err != nil {
+	if err := s.vanish(s.Dir(r), oldPre); err != nil {
 		return err
 	}
-	if err := s.fs.Rename(s.Dir(r), old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	return s.removeAll(s.manifestName(r))
+}
+
+// vanish takes a name away for good before it takes away what it stood for.
+// The name is hidden by a rename within its directory, and only when that is
+// durable is the rest removed. Where it cannot be made durable the name comes
+// back, so that a later attempt has something to do: an fsync with nothing
+// new to write would succeed, and tell nothing about what the failed one
+// left out. A name that is not there is no error.
+func (s *Store) vanish(name, hidden string) error {
+	dir, base := filepath.Split(name)
+	away := dir + hidden + base
+	if err := s.removeAll(away); err != nil {
 		return err
 	}
-	if err := s.syncDir(s.path(releasesDir)); err != nil {
+	err := s.fs.Rename(name, away)
+	gone := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !gone {
 		return err
 	}
-	return errors.Join(s.removeAll(old), s.removeAll(s.manifestName(r)))
+	if err := s.syncDir(filepath.Clean(dir)); err != nil {
+		if !gone {
+			err = errors.Join(err, s.fs.Rename(away, name))
+		}
+		return err
+	}
+	return s.removeAll(away)
 }
 
 // CleanIncoming removes what interrupted runs left: incoming directories whose
@@ -199,7 +220,7 @@ func (s *Store) CleanIncoming(keep func(digest12 string) bool) error {
 		}
 		for _, e := range entries {
 			orphan := false
-			if of, ok := strings.CutSuffix(e.Name(), manifestTail); ok && dir != s.dir {
+			if of, ok := strings.CutSuffix(e.Name(), manifestTail); ok && dir == s.path(releasesDir) {
 				orphan = !names[of]
 			}
 			if orphan || leftover(e.Name()) {
@@ -213,6 +234,7 @@ func (s *Store) CleanIncoming(keep func(digest12 string) bool) error {
 		}
 		return strings.HasPrefix(name, tempPre)
 	})
+	sweep(s.path(knownBadDir), func(name string) bool { return strings.HasPrefix(name, tempPre) })
 	sweep(s.path(releasesDir), func(name string) bool {
 		return strings.HasPrefix(name, newPre) || strings.HasPrefix(name, oldPre)
 	})

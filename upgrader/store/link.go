@@ -96,11 +96,7 @@ func (s *Store) ClearLink(which LinkName) error {
 	if err := s.replaceable(op, which); err != nil {
 		return err
 	}
-	err := s.fs.Remove(s.path(string(which)))
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		err = s.syncDir(s.dir)
-	}
-	return reason.FS(op, err)
+	return reason.FS(op, s.vanish(s.path(string(which)), tempPre))
 }
 
 // replaceable refuses what we did not make and might not be able to bring back.

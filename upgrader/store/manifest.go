@@ -35,20 +35,26 @@ func (s *Store) manifestName(r Release) string { return s.Dir(r) + manifestTail 
 
 // Digest is the SHA-256 of the artifact that release r was made from.
 func (s *Store) Digest(r Release) (Digest, error) {
+	d, _, err := s.readManifest(r)
+	return d, reason.FS("read digest of release "+r.Name, err)
+}
+
+func (s *Store) readManifest(r Release) (Digest, []byte, error) {
 	data, err := s.readFile(s.manifestName(r), maxManifest)
-	if err == nil {
-		var d Digest
-		if d, err = manifestDigest(data); err == nil && d.Short() != r.Digest12 {
-			err = s.corruptRelease(r, fmt.Errorf("its manifest is for artifact %s", d))
-		}
-		if err == nil {
-			return d, nil
-		}
-	}
 	if errors.Is(err, fs.ErrNotExist) {
-		err = s.corruptRelease(r, err)
+		return Digest{}, nil, s.corruptRelease(r, err)
 	}
-	return Digest{}, reason.FS("read digest of release "+r.Name, err)
+	if err != nil {
+		return Digest{}, nil, err
+	}
+	d, err := manifestDigest(data)
+	if err == nil && d.Short() != r.Digest12 {
+		err = fmt.Errorf("its manifest is for artifact %s", d)
+	}
+	if err != nil {
+		return Digest{}, nil, s.corruptRelease(r, err)
+	}
+	return d, data, nil
 }
 
 // Verify reads release r back from the disk and compares it with what was
@@ -57,15 +63,11 @@ func (s *Store) Digest(r Release) (Digest, error) {
 // cache like whoever executes the release.
 func (s *Store) Verify(ctx context.Context, r Release) error {
 	op := "verify release " + r.Name
-	d, err := s.Digest(r)
-	if err != nil {
-		return fmt.Errorf("%s: %w", op, err)
-	}
-	want, err := s.readFile(s.manifestName(r), maxManifest)
-	if err != nil {
+	if err := s.present(r); err != nil {
 		return reason.FS(op, err)
 	}
-	if err := s.present(r); err != nil {
+	d, want, err := s.readManifest(r)
+	if err != nil {
 		return reason.FS(op, err)
 	}
 	m := manifest{store: s, ctx: ctx}
@@ -121,9 +123,6 @@ func (m *manifest) walk(dir, rel string) error {
 			return err
 		}
 	}
-	if m.seal {
-		return m.store.syncDir(dir)
-	}
 	return nil
 }
 
@@ -149,7 +148,13 @@ func (m *manifest) entry(name, rel string) error {
 		if err := m.walk(name, rel); err != nil {
 			return err
 		}
-		return m.setMode(name, info.Mode(), 0o555)
+		if !m.seal {
+			return nil
+		}
+		if err := m.store.fs.Chmod(name, 0o555); err != nil {
+			return err
+		}
+		return m.store.syncDir(name) // its entries and its mode
 	case info.Mode().IsRegular():
 		return m.file(name, rel, info.Mode())
 	case info.Mode()&fs.ModeSymlink != 0:
@@ -164,19 +169,6 @@ func (m *manifest) entry(name, rel string) error {
 		return nil
 	}
 	return &Error{Code: CodeReleaseTree, Err: fmt.Errorf("%q is %s; a release has only files, directories and symlinks", clip(rel), kind(info.Mode())), Hint: "publish it without"}
-}
-
-// setMode is for directories: the fsync comes after it, so that the mode
-// lasts, too.
-func (m *manifest) setMode(name string, have, want fs.FileMode) error {
-	if !m.seal {
-		return nil
-	}
-	_ = have
-	if err := m.store.fs.Chmod(name, want); err != nil {
-		return err
-	}
-	return m.store.syncDir(name)
 }
 
 func (m *manifest) file(name, rel string, mode fs.FileMode) error {

@@ -12,7 +12,8 @@ import (
 
 // Program is the path of the executable rel inside release r: the release's
 // own directory, not a link to it, so that what is started does not change
-// with the next swap. Symlinks on the way have to stay inside the release.
+// with the next swap. Symlinks on the way have to stay inside the release, and
+// the program itself may not be one.
 func (s *Store) Program(r Release, rel string) (string, error) {
 	op := fmt.Sprintf("find program %q in release %s", clip(rel), r)
 	if !filepath.IsLocal(rel) {
@@ -26,7 +27,7 @@ func (s *Store) Program(r Release, rel string) (string, error) {
 		return "", reason.FS(op, err)
 	}
 	defer root.Close()
-	info, err := root.Stat(rel)
+	info, err := root.Lstat(rel)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", &Error{Op: op, Code: CodeProgram, Err: fs.ErrNotExist, Hint: "set Program= to a path inside the release"}

@@ -38,7 +38,7 @@ const (
 	recordName   = "record.json"
 	lockName     = "lock"
 	incomingPre  = ".incoming-"
-	tempPre      = ".tmp-"
+	tempPre      = ".tmp-" // coming or going, in any of the directories
 	newPre       = ".new-" // in releases/: complete, but not yet durable
 	oldPre       = ".old-" // in releases/: on its way out
 	manifestTail = ".sha256"
