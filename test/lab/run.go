@@ -37,6 +37,17 @@ func (m *Machine) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	return cmd
 }
 
+// NetCommand prepares a command of the host that will see the machine's network
+// and nothing else of it: for clients of its services.
+func (m *Machine) NetCommand(ctx context.Context, argv ...string) *exec.Cmd {
+	args := append([]string{"-t", strconv.Itoa(m.leader), "-n", "--"}, argv...)
+	return exec.CommandContext(ctx, "nsenter", args...)
+}
+
+// Root is the machine's root directory as the host sees it, while the machine
+// is on. What is absolute in a symlink below it leads astray.
+func (m *Machine) Root() string { return m.outside("") }
+
 // Run runs a command as root inside the machine and gives what it printed to
 // stdout. The error holds what it printed to stderr.
 func (m *Machine) Run(ctx context.Context, argv ...string) (string, error) {
