@@ -26,6 +26,7 @@ var children = map[string]func() error{
 	"stranger":  childStranger,
 	"state":     childState,
 	"stored":    childStored,
+	"swap":      childSwap,
 }
 
 const childKey = "ACTIVATION_TEST_CHILD"
