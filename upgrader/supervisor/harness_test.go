@@ -487,3 +487,25 @@ func processGone(pid int) bool {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err != nil || strings.Contains(string(data), ") Z ") // nobody reaps orphans here
 }
+
+// redirect points descriptors 1 and 2 at fd until the returned call.
+func redirect(t *testing.T, fd int) func() {
+	t.Helper()
+	var saved [2]int
+	for i := range saved {
+		old, err := unix.Dup(i + 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		saved[i] = old
+		if err := unix.Dup3(fd, i+1, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return func() {
+		for i, old := range saved {
+			unix.Dup3(old, i+1, 0)
+			unix.Close(old)
+		}
+	}
+}

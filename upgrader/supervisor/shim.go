@@ -39,6 +39,9 @@ func Shim(args []string) error {
 		if err == unix.EINTR {
 			continue
 		}
+		if err != nil {
+			return fmt.Errorf("wait to start %s: %w", program, err)
+		}
 		if n != 1 {
 			return fmt.Errorf("the supervisor was gone before %s was started", program)
 		}

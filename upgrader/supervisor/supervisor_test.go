@@ -31,8 +31,7 @@ func TestHandover(t *testing.T) {
 		t.Fatalf("handover: %+v %v", reply, err)
 	}
 	m.eventually("the old worker's end", func() bool { return processGone(old) })
-	got, _, err = get(addr)
-	if err != nil || got != v2 {
+	if got, _, err = get(addr); err != nil || got != v2 {
 		t.Errorf("after: got %q %v, want %s", got, err, v2)
 	}
 	if m.cmd.Process.Pid != pid || m.cmd.ProcessState != nil {
@@ -261,8 +260,12 @@ func TestAdopt(t *testing.T) {
 	}
 	m.link("current", v2)
 	m.link("next", "")
-	_, serving, _ := get(addr)
-
+	var serving int // the old one may accept until it has seen its signal
+	m.eventually("2.0 answers", func() bool {
+		got, pid, err := get(addr)
+		serving = pid
+		return err == nil && got == v2
+	})
 	for range 3 {
 		m.cmd.Process.Kill()
 		m.exited()

@@ -60,11 +60,13 @@ func (s *Supervisor) spawn(rel release, generation int, notifyPath string) (w *w
 	if err := unix.Access(rel.program, unix.X_OK); err != nil {
 		return nil, nil, fmt.Errorf("program %s: %w", rel.program, err)
 	}
-	gateR, gateW, err := os.Pipe()
-	if err != nil {
-		return nil, nil, err
+	// Not os.Pipe: that one's ends do not block, and the shim has to.
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, fmt.Errorf("make a gate: %w", err)
 	}
-	defer gateR.Close()
+	defer unix.Close(pipe[0])
+	gate = os.NewFile(uintptr(pipe[1]), "gate")
 	sockets := s.sockets.all()
 	files := []uintptr{0, 1, 2}
 	names := make([]string, 0, len(sockets))
@@ -72,9 +74,7 @@ func (s *Supervisor) spawn(rel release, generation int, notifyPath string) (w *w
 		files = append(files, uintptr(sock.fd))
 		names = append(names, sock.name)
 	}
-	var gateFD int
-	control(gateR, func(fd int) { gateFD = fd })
-	files = append(files, uintptr(gateFD))
+	files = append(files, uintptr(pipe[0]))
 
 	argv := append([]string{"upgraderd", ShimVerb, strconv.Itoa(len(files) - 1), strconv.Itoa(len(sockets)), rel.program, rel.program}, s.opts.Args...)
 	pidfd := -1
@@ -84,11 +84,11 @@ func (s *Supervisor) spawn(rel release, generation int, notifyPath string) (w *w
 		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd},
 	})
 	if err != nil {
-		gateW.Close()
+		gate.Close()
 		return nil, nil, fmt.Errorf("start worker: %w", err)
 	}
 	if pidfd < 0 { // a kernel without pidfds (before 5.2) cannot hold our promise
-		gateW.Close()
+		gate.Close()
 		return nil, nil, errors.New("this kernel has no pidfds: Linux 5.4 or newer is needed")
 	}
 	unix.CloseOnExec(pidfd)
@@ -96,7 +96,7 @@ func (s *Supervisor) spawn(rel release, generation int, notifyPath string) (w *w
 		generation: generation, pid: pid, pidfd: pidfdFile(pidfd), role: roleStarting,
 		release: rel, started: time.Now(), listening: s.sockets.listening(),
 	}
-	return w, gateW, nil
+	return w, gate, nil
 }
 
 // pidfdFile makes the runtime's poller watch a pidfd, so that waiting for a
