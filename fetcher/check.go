@@ -129,7 +129,7 @@ func (f *Fetcher) look(ctx context.Context, old cache, state source.Mark) (cache
 	now := old
 	manifestSame, err := f.readInto(ctx, manifestName, manifestMax, &now.manifest, &now.manifestMark)
 	if isMissing(err) {
-		if lister, ok := f.source.(source.Lister); ok && f.Unsigned() && fault.CodeOf(err) != "" && state != "" {
+		if lister, ok := f.source.(source.Lister); ok && f.Unsigned() {
 			return f.lookAtFiles(ctx, lister, old, state)
 		}
 		return cache{}, fault.Passing(fault.MetaMissing, errors.New("no "+manifestName), "publish it beside the files: sha256sum * > "+manifestName)
@@ -249,7 +249,4 @@ func newestFirst(found []ranked) []Candidate {
 	return candidates
 }
 
-func isMissing(err error) bool {
-	code := fault.CodeOf(err)
-	return code == fault.NotFound || code == fault.SourceMissing
-}
+func isMissing(err error) bool { return fault.CodeOf(err) == fault.NotFound }

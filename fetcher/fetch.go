@@ -54,7 +54,7 @@ func (f *Fetcher) fetch(ctx context.Context, c Candidate, dir string, progress f
 		return nil, err
 	}
 	defer root.Close()
-	t := transfer{source: f.source, root: root, candidate: c, max: f.o.SizeMax, progress: progress}
+	t := transfer{source: f.source, root: root, candidate: c, part: partName(c), max: f.o.SizeMax, progress: progress}
 	if v, err := t.found(ctx); v != nil || err != nil {
 		return v, err
 	}
@@ -76,20 +76,21 @@ type transfer struct {
 	source    source.Source
 	root      *os.Root
 	candidate Candidate
+	part      string
 	max       int64
 	progress  func(done, total int64)
 }
 
-// part is the name of the unfinished file. Without a digest nothing tells
+// partName is the name of the unfinished file. Without a digest nothing tells
 // whether a part belongs to what is at the source now, so it is not resumed.
-func (t *transfer) part() string {
-	if !t.candidate.HasDigest() {
+func partName(c Candidate) string {
+	if !c.HasDigest() {
 		return "unsigned.part"
 	}
-	return hex.EncodeToString(t.candidate.Digest[:6]) + ".part"
+	return hex.EncodeToString(c.Digest[:6]) + ".part"
 }
 
-func (t *transfer) markFile() string { return t.part() + ".mark" }
+func (t *transfer) markFile() string { return t.part + ".mark" }
 
 // found gives the artifact if it is there already.
 func (t *transfer) found(ctx context.Context) (*Verified, error) {
@@ -100,19 +101,19 @@ func (t *transfer) found(ctx context.Context) (*Verified, error) {
 	if err != nil || !st.Mode().IsRegular() {
 		return nil, nil
 	}
-	p, err := intake.Begin(ctx, t.root, t.candidate.Name)
+	whole, err := intake.Find(ctx, t.root, t.candidate.Name)
 	if err != nil {
 		return nil, err
 	}
-	if p.Sum() != t.candidate.Digest {
-		return nil, p.Discard()
+	if whole.Sum() != t.candidate.Digest {
+		return nil, whole.Discard()
 	}
-	return t.commit(p)
+	return t.commit(whole)
 }
 
 // run brings the bytes that are missing. It tells where it went on from.
 func (t *transfer) run(ctx context.Context) (v *Verified, resumed int64, err error) {
-	p, err := intake.Begin(ctx, t.root, t.part())
+	p, err := intake.Begin(ctx, t.root, t.part)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -127,8 +128,9 @@ func (t *transfer) run(ctx context.Context) (v *Verified, resumed int64, err err
 		}
 	}
 	if t.candidate.HasDigest() && p.Size() > 0 && p.Sum() == t.candidate.Digest {
+		resumed = p.Size() // and nothing was left to bring
 		v, err = t.commit(p)
-		return v, p.Size(), err
+		return v, resumed, err
 	}
 	stream, err := t.source.Open(ctx, t.candidate.Name, source.Position{Offset: p.Size(), Mark: t.loadMark()})
 	if err != nil {
@@ -185,13 +187,11 @@ func (t *transfer) receive(p *intake.Part, stream *source.Stream) error {
 // made.
 func (t *transfer) commit(p *intake.Part) (*Verified, error) {
 	size := p.Size()
-	mark := t.markFile()
-	file, err := p.Commit(t.candidate.Name)
-	if err != nil {
+	if err := t.forgetMark(); err != nil {
 		return nil, err
 	}
-	if err := t.root.Remove(mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		file.Close()
+	file, err := p.Commit(t.candidate.Name)
+	if err != nil {
 		return nil, err
 	}
 	t.candidate.Size = size
@@ -209,7 +209,10 @@ func (t *transfer) giveUp(p *intake.Part, err error) error {
 			return err
 		}
 	}
-	return errors.Join(err, p.Discard(), t.forgetMark())
+	if undo := errors.Join(p.Discard(), t.forgetMark()); undo != nil {
+		return local(err).Also(undo)
+	}
+	return err
 }
 
 // loadMark gives the state of the source's file that the part is from. A file

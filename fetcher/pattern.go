@@ -121,7 +121,10 @@ func (p Pattern) Match(name string) (Version, bool) {
 		}
 		version = v
 	}
-	return version, version != "" && rest == ""
+	if rest != "" {
+		return "", false
+	}
+	return version, true
 }
 
 // fieldValid tells whether s is a value of the wildcard @field.

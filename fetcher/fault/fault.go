@@ -6,6 +6,7 @@ package fault
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 )
@@ -34,7 +35,7 @@ const (
 	Broken    Code = "FETCH_BROKEN"    // the connection died in the middle
 	Size      Code = "FETCH_SIZE"      // more or fewer bytes than announced
 	TooLarge  Code = "FETCH_TOO_LARGE" // more bytes than SizeMax
-	NotFound  Code = "FETCH_NOT_FOUND" // 404, 410
+	NotFound  Code = "FETCH_NOT_FOUND" // no such file; 404, 410
 	Denied    Code = "FETCH_DENIED"    // 401, 403, 451
 	Throttled Code = "FETCH_THROTTLED" // 429
 	Server    Code = "FETCH_SERVER"    // 5xx
@@ -43,7 +44,7 @@ const (
 
 // A directory as a source.
 const (
-	SourceMissing Code = "SOURCE_MISSING"  // no such directory or file
+	SourceMissing Code = "SOURCE_MISSING"  // no such directory
 	SourceDenied  Code = "SOURCE_DENIED"   // permission
 	SourceNotFile Code = "SOURCE_NOT_FILE" // a FIFO, device, link or directory
 	SourceChanged Code = "SOURCE_CHANGED"  // the file changed while it was copied
@@ -135,6 +136,17 @@ func New(code Code, err error, hint string) *Error {
 // Passing is an error that may be gone at the next try.
 func Passing(code Code, err error, hint string) *Error {
 	return &Error{Code: code, Err: err, Hint: hint, Temporary: true}
+}
+
+// Also gives e with what went wrong after it: undoing something, say. more may
+// be nil.
+func (e *Error) Also(more error) *Error {
+	if more == nil {
+		return e
+	}
+	both := *e
+	both.Err = fmt.Errorf("%w; and then %w", e.Err, more)
+	return &both
 }
 
 // CodeOf tells the reason of err, "" where it has none.

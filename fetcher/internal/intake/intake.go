@@ -19,6 +19,9 @@ import (
 	"github.com/upgraderd/upgraderd/fetcher/fault"
 )
 
+// rehashBuffer is large enough that reading costs little beside hashing.
+const rehashBuffer = 256 << 10
+
 // Part is an artifact on its way: a file of a directory that grows at its end,
 // and the digest of what is in it. Its methods are for one goroutine.
 type Part struct {
@@ -50,10 +53,26 @@ func Begin(ctx context.Context, root *os.Root, name string) (*Part, error) {
 	return p, nil
 }
 
+// Find opens the whole file name of root, for reading only, and hashes it.
+// It is there from an earlier Commit whose caller died: Commit may be called
+// again, with the same name.
+func Find(ctx context.Context, root *os.Root, name string) (*Part, error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fault.Local(err)
+	}
+	p := &Part{root: root, name: name, file: f, hash: sha256.New()}
+	if err := p.rehash(ctx); err != nil {
+		p.Keep()
+		return nil, err
+	}
+	return p, nil
+}
+
 // rehash reads what is there. It is not trusted to be what was written: a power
 // cut may have left zeros.
 func (p *Part) rehash(ctx context.Context) error {
-	n, err := io.Copy(p.hash, ctxReader{ctx, p.file})
+	n, err := io.CopyBuffer(p.hash, ctxReader{ctx, p.file}, make([]byte, rehashBuffer))
 	if ctx.Err() != nil {
 		return fault.Context(ctx)
 	}
@@ -90,7 +109,7 @@ func (p *Part) Reset() error {
 func (p *Part) Commit(name string) (*os.File, error) {
 	f, err := p.commit(name)
 	if err != nil {
-		return nil, errors.Join(fault.Local(err), p.Discard())
+		return nil, fault.Local(err).Also(p.Discard())
 	}
 	p.file.Close()
 	return f, nil

@@ -73,7 +73,7 @@ func (d *Dir) Open(ctx context.Context, name string, from Position) (*Stream, er
 		return nil, err
 	}
 	s := &Stream{Size: st.Size, Mark: markOf(st)}
-	if from.Offset <= st.Size && (from.Mark == "" || from.Mark == s.Mark) {
+	if from.Offset < st.Size && (from.Mark == "" || from.Mark == s.Mark) {
 		s.Offset = from.Offset
 	}
 	if _, err := f.Seek(s.Offset, io.SeekStart); err != nil {
@@ -139,14 +139,14 @@ func (d *Dir) open(name string) (*os.File, *unix.Stat_t, error) {
 	defer dir.Close()
 	var st unix.Stat_t
 	if err := unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return nil, nil, d.fault(&os.PathError{Op: "stat", Path: name, Err: err})
+		return nil, nil, d.noFile("stat", name, err)
 	}
 	if err := regular(name, &st); err != nil {
 		return nil, nil, err
 	}
 	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if err != nil {
-		return nil, nil, d.fault(&os.PathError{Op: "open", Path: name, Err: err})
+		return nil, nil, d.noFile("open", name, err)
 	}
 	f := os.NewFile(uintptr(fd), name)
 	// Between the two calls somebody may have put another file there.
@@ -248,6 +248,14 @@ func (b *dirBody) Read(p []byte) (int, error) {
 }
 
 func (b *dirBody) Close() error { return b.file.Close() }
+
+// noFile says why a file of the directory cannot be opened.
+func (d *Dir) noFile(op, name string, err error) error {
+	if errors.Is(err, syscall.ENOENT) {
+		return fault.Passing(fault.NotFound, fmt.Errorf("no %s", name), "check Path=, and that the file is published")
+	}
+	return d.fault(&os.PathError{Op: op, Path: name, Err: err})
+}
 
 func (d *Dir) fault(err error) error {
 	return asFault(err, func(err error) *fault.Error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -165,7 +164,7 @@ func (h *HTTP) Read(ctx context.Context, name string, max int64, since Mark) ([]
 	if int64(len(raw)) > max {
 		return nil, "", fault.New(fault.MetaTooLarge, fmt.Errorf("%s has more than %d bytes", name, max), "check Path=")
 	}
-	return raw, markOfResponse(resp), nil
+	return raw, markOfRead(resp), nil
 }
 
 // Open starts to get a file, from the middle where the server lets us.
@@ -210,274 +209,12 @@ func (h *HTTP) Open(ctx context.Context, name string, from Position) (*Stream, e
 	return h.Open(ctx, name, Position{})
 }
 
-// answer is a response whose every wait is bounded.
-type answer struct {
-	h        *HTTP
-	ctx      context.Context
-	cancel   context.CancelCauseFunc
-	stall    *time.Timer
-	response *http.Response
-	name     string
-	want     int64 // bytes announced, -1 unknown
-	got      int64
-	waited   time.Duration // in this rate window
-	window   int64         // bytes in this rate window
-}
-
-var (
-	errStalled = errors.New("no progress")
-	errTooLong = fmt.Errorf("not complete after %v", readTimeout)
-)
-
-func (h *HTTP) get(ctx context.Context, name string, header http.Header) (*answer, error) {
-	target := h.base.JoinPath(url.PathEscape(name))
-	a := &answer{h: h, name: name}
-	a.ctx, a.cancel = context.WithCancelCause(ctx)
-	a.stall = time.AfterFunc(h.o.StallTimeout, func() { a.cancel(errStalled) })
-	req, err := http.NewRequestWithContext(a.ctx, http.MethodGet, target.String(), nil)
-	if err != nil {
-		a.Close()
-		return nil, fault.New(fault.ConfigSource, errors.New("not a URL that can be asked"), "check Path=")
-	}
-	req.Header = header
-	req.Header.Set("Accept-Encoding", "identity")
-	req.Header.Set("User-Agent", "upgraderd")
-	if h.user != nil {
-		password, _ := h.user.Password()
-		req.SetBasicAuth(h.user.Username(), password)
-	}
-	a.response, err = h.client.Do(req)
-	a.stall.Stop()
-	if err != nil {
-		err = a.fault(err)
-		a.Close()
-		return nil, err
-	}
-	a.want = a.response.ContentLength
-	return a, nil
-}
-
-// end tells how many bytes are left to come.
-func (a *answer) end(want int64) { a.want = want }
-
-// Read reads the body. It fails when nothing comes, too little, or less than
-// was announced.
-func (a *answer) Read(p []byte) (int, error) {
-	begin := time.Now()
-	a.stall.Reset(a.h.o.StallTimeout)
-	n, err := a.response.Body.Read(p)
-	a.stall.Stop()
-	a.waited += time.Since(begin)
-	a.got += int64(n)
-	a.window += int64(n)
-	if err == nil && a.waited >= a.h.o.RateWindow {
-		if rate := float64(a.window) / a.waited.Seconds(); rate < float64(a.h.o.RateMin) {
-			return n, fault.Passing(fault.TooSlow, fmt.Errorf("%.0f bytes/s over %v, at least %d are wanted", rate, a.waited.Round(time.Second), a.h.o.RateMin),
-				"check the network between this host and "+a.h.base.Hostname())
-		}
-		a.waited, a.window = 0, 0
-	}
-	switch {
-	case err == nil:
-		return n, nil
-	case err == io.EOF && (a.want < 0 || a.got == a.want):
-		return n, io.EOF
-	case err == io.EOF, errors.Is(err, io.ErrUnexpectedEOF):
-		return n, a.short()
-	}
-	return n, a.fault(err)
-}
-
-func (a *answer) short() error {
-	announced := "an end that never came"
-	if a.want >= 0 {
-		announced = fmt.Sprintf("%d bytes", a.want)
-	}
-	return fault.Passing(fault.Size, fmt.Errorf("%s: the server announced %s and sent %d", a.name, announced, a.got), "")
-}
-
-// Close ends the transfer and frees its connection.
-func (a *answer) Close() error {
-	a.stall.Stop()
-	a.cancel(context.Canceled)
-	if a.response != nil {
-		return a.response.Body.Close()
-	}
-	return nil
-}
-
-// fault says why the server did not answer, or stopped. Text of net/http that
-// can hold a URL is never passed on.
-func (a *answer) fault(err error) error {
-	host := a.h.base.Host
-	network := "check the network between this host and " + host
-	switch context.Cause(a.ctx) {
-	case nil:
-	case errStalled:
-		return fault.Passing(fault.Stalled, fmt.Errorf("no progress for %v", a.h.o.StallTimeout), network)
-	case errTooLong:
-		return fault.Passing(fault.TooSlow, fmt.Errorf("%s %w", a.name, errTooLong), network)
-	default:
-		return fault.Context(a.ctx)
-	}
-	return asFault(err, func(err error) *fault.Error {
-		var wrapped *url.Error
-		if errors.As(err, &wrapped) {
-			err = wrapped.Err
-		}
-		var (
-			dns         *net.DNSError
-			op          *net.OpError
-			certificate *tls.CertificateVerificationError
-			record      tls.RecordHeaderError
-			alert       tls.AlertError
-		)
-		isOp := errors.As(err, &op)
-		switch {
-		case isOp && op.Op == "proxyconnect":
-			return fault.Passing(fault.Proxy, err, "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY of the daemon")
-		case errors.As(err, &dns):
-			return fault.Passing(fault.DNS, err, "check Path= and the host's resolver")
-		case errors.As(err, &certificate):
-			return fault.New(fault.TLS, fmt.Errorf("%w%s", certificate.Err, summary(certificate.UnverifiedCertificates)),
-				"check the server's certificate and this host's clock, or set CAFile=")
-		case errors.As(err, &record):
-			return fault.New(fault.TLS, errors.New("the server does not speak TLS"), "check Path=: http or https, and the port")
-		case errors.As(err, &alert), isOp && (op.Op == "remote error" || op.Op == "local error"):
-			return fault.New(fault.TLS, err, "check which TLS versions and certificates the server asks for")
-		case strings.Contains(err.Error(), "TLS handshake timeout"):
-			return fault.Passing(fault.Connect, err, network)
-		case isOp && op.Op == "dial":
-			return fault.Passing(fault.Connect, err, network)
-		case strings.HasPrefix(err.Error(), "tls: "):
-			return fault.New(fault.TLS, err, "check which TLS versions and certificates the server asks for")
-		case strings.Contains(err.Error(), "Content-Length"):
-			return fault.Passing(fault.Size, err, "")
-		case isOp, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return fault.Passing(fault.Broken, fmt.Errorf("the connection broke after %d bytes: %w", a.got, err), network)
-		}
-		return fault.Passing(fault.Protocol, err, "")
-	})
-}
-
-func summary(chain []*x509.Certificate) string {
-	if len(chain) == 0 {
-		return ""
-	}
-	c := chain[0]
-	return fmt.Sprintf(" (certificate of %q by %q, until %s)", c.Subject.CommonName, c.Issuer.CommonName, c.NotAfter.UTC().Format("2006-01-02"))
-}
-
-// status says what an answer means that brings no file.
-func (h *HTTP) status(name string, resp *http.Response) error {
-	code := resp.StatusCode
-	err := fmt.Errorf("%s: %d %s", name, code, http.StatusText(code))
-	var f *fault.Error
-	switch {
-	case code == http.StatusNotFound || code == http.StatusGone:
-		f = fault.Passing(fault.NotFound, err, "check Path=, and that the file is published")
-	case code == http.StatusUnauthorized || code == http.StatusForbidden || code == http.StatusUnavailableForLegalReasons:
-		f = fault.New(fault.Denied, err, "check the access rights at the source")
-	case code == http.StatusProxyAuthRequired:
-		f = fault.New(fault.Proxy, err, "check the user and password in HTTP_PROXY or HTTPS_PROXY of the daemon")
-	case code == http.StatusTooManyRequests:
-		f = fault.Passing(fault.Throttled, err, "raise PollIntervalSec=")
-	case code == http.StatusRequestTimeout || code >= 500:
-		f = fault.Passing(fault.Server, err, "")
-	case code >= 300 && code < 400:
-		f = fault.New(fault.Redirect, err, "check Path=")
-	default:
-		f = fault.New(fault.Status, err, "check Path=")
-	}
-	f.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
-	return f
-}
-
-// retryAfterMax keeps a server from silencing us for good.
-const retryAfterMax = time.Hour
-
-// retryAfter reads seconds or a date; what is neither counts as not there.
-func retryAfter(s string, now time.Time) time.Duration {
-	var d time.Duration
-	if seconds, err := strconv.ParseUint(s, 10, 31); err == nil {
-		d = time.Duration(seconds) * time.Second
-	} else if date, err := http.ParseTime(s); err == nil {
-		d = date.Sub(now)
-	} else if s != "" && strings.Trim(s, "0123456789") == "" {
-		d = retryAfterMax // more seconds than fit a number
-	}
-	return min(max(d, 0), retryAfterMax)
-}
-
-// checkRedirect follows at most five redirects, never to a less protected or
-// another kind of place, and takes no credential along to another host. The
-// Referer goes too: it would carry the query, where tokens live.
-func checkRedirect(req *http.Request, via []*http.Request) error {
-	req.Header.Del("Referer")
-	last := via[len(via)-1].URL
-	refuse := func(why string) error {
-		return fault.New(fault.Redirect, fmt.Errorf("redirect from %s to %s: %s", redact(last), redact(req.URL), why), "name the final place in Path=")
-	}
-	switch {
-	case len(via) > redirectsMax:
-		return refuse(fmt.Sprintf("more than %d redirects", redirectsMax))
-	case req.URL.Scheme != "http" && req.URL.Scheme != "https":
-		return refuse("not http or https")
-	case last.Scheme == "https" && req.URL.Scheme != "https":
-		return refuse("from https to http")
-	case req.URL.Host == "" || strings.Contains(req.URL.Hostname(), "%"):
-		return refuse("not a host to go to")
-	}
-	req.URL.User = nil
-	if req.URL.Host != via[0].URL.Host {
-		req.Header.Del("Authorization")
-		req.Header.Del("Cookie")
-	}
-	return nil
-}
-
-// proxy is that of the environment. Its own error would print the password.
-func proxy(req *http.Request) (*url.URL, error) {
-	u, err := http.ProxyFromEnvironment(req)
-	if err != nil {
-		return nil, fault.New(fault.Proxy, errors.New("HTTP_PROXY or HTTPS_PROXY is not the URL of a proxy"), "correct it in the daemon's environment")
-	}
-	return u, nil
-}
-
-func proxyAnswered(_ context.Context, proxyURL *url.URL, _ *http.Request, resp *http.Response) error {
-	if resp.StatusCode == http.StatusOK {
-		return nil
-	}
-	err := fmt.Errorf("proxy %s: %d %s", proxyURL.Host, resp.StatusCode, http.StatusText(resp.StatusCode))
-	return &fault.Error{Code: fault.Proxy, Err: err, Hint: "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY of the daemon", Temporary: resp.StatusCode >= 500}
-}
-
-// redact leaves what tells places apart and can be shown to anybody.
-func redact(u *url.URL) string {
-	plain := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath, Opaque: u.Opaque}
-	return plain.String()
-}
-
 func encodingOf(resp *http.Response) string {
 	if e := resp.Header.Get("Content-Encoding"); !strings.EqualFold(e, "identity") {
 		return e
 	}
 	return ""
 }
-
-// markOfResponse prefers the ETag: dates have whole seconds only.
-func markOfResponse(resp *http.Response) Mark {
-	for _, s := range []string{resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")} {
-		if s != "" && len(s) <= markMax {
-			return Mark(s)
-		}
-	}
-	return ""
-}
-
-func (m Mark) isETag() bool { return strings.HasPrefix(string(m), `"`) || m.isWeak() }
-func (m Mark) isWeak() bool { return strings.HasPrefix(string(m), "W/") }
 
 // contentRange reads "bytes FIRST-LAST/SIZE"; SIZE may be "*", then -1.
 func contentRange(s string) (first, last, size int64, ok bool) {
@@ -500,3 +237,35 @@ func contentRange(s string) (first, last, size int64, ok bool) {
 	}
 	return first, last, size, ok && first <= last && (size < 0 || last < size)
 }
+
+// freshFor is how old a file must be for its validators to be taken for it: a
+// date has whole seconds, and so have the ETags that servers make of one.
+const freshFor = 2 * time.Second
+
+// markOfRead marks a small file for the next conditional request. A file that
+// is younger than its validators can tell has none, and is asked for in full
+// once more. Both times are the server's, so its clock may be wrong.
+func markOfRead(resp *http.Response) Mark {
+	modified, err := http.ParseTime(resp.Header.Get("Last-Modified"))
+	if err != nil {
+		return markOfResponse(resp)
+	}
+	now, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil || now.Sub(modified) < freshFor {
+		return ""
+	}
+	return markOfResponse(resp)
+}
+
+// markOfResponse prefers the ETag: dates have whole seconds only.
+func markOfResponse(resp *http.Response) Mark {
+	for _, s := range []string{resp.Header.Get("ETag"), resp.Header.Get("Last-Modified")} {
+		if s != "" && len(s) <= markMax {
+			return Mark(s)
+		}
+	}
+	return ""
+}
+
+func (m Mark) isETag() bool { return strings.HasPrefix(string(m), `"`) || m.isWeak() }
+func (m Mark) isWeak() bool { return strings.HasPrefix(string(m), "W/") }

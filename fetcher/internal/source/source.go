@@ -6,6 +6,7 @@ package source
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
@@ -19,7 +20,7 @@ type Source interface {
 	// Read gives the file name whole when it has at most max bytes, and a
 	// mark of this state of it. Unless since is empty and when the file is
 	// still as it was at that mark, Read gives ErrUnchanged and no bytes.
-	// A name that is not there is fault.NotFound or fault.SourceMissing.
+	// A name that is not there is fault.NotFound.
 	Read(ctx context.Context, name string, max int64, since Mark) ([]byte, Mark, error)
 	// Open starts to read the file name at byte from.Offset if the file is
 	// still as it was at from.Mark (an empty mark is not compared), else at
@@ -85,10 +86,12 @@ type unchanged struct{}
 
 func (unchanged) Error() string { return "unchanged" }
 
-// asFault keeps an error that already has a reason.
-func asFault(err error, otherwise func(error) *fault.Error) error {
-	if fault.CodeOf(err) != "" {
-		return err
+// asFault gives the *fault.Error inside err, bare: what wraps it may be text of
+// net/http with a URL in it.
+func asFault(err error, otherwise func(error) *fault.Error) *fault.Error {
+	var known *fault.Error
+	if errors.As(err, &known) {
+		return known
 	}
 	return otherwise(err)
 }

@@ -70,13 +70,18 @@ func (d *Dir) Watch(ctx context.Context, since Mark) error {
 		return d.poll(ctx, since)
 	}
 	defer events.Close()
+	// No event tells that a link on the way now leads to another directory.
+	var idle time.Duration
+	if real, err := filepath.EvalSymlinks(d.path); err != nil || real != d.path {
+		idle = pollEvery
+	}
 	var arrival time.Time // of the first complete file
 	// Armed first, looked at second: no change falls between.
 	last := d.State()
 	for {
 		patience := settle
 		if last == since && arrival.IsZero() {
-			patience = 0
+			patience = idle
 		}
 		got, err := d.await(ctx, events, patience)
 		if ctx.Err() != nil {
