@@ -1,0 +1,145 @@
+package upgrader
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/systemd"
+)
+
+const (
+	windowDefault        = time.Minute
+	probeFailuresDefault = 3
+	// factsInterval lets a crash be seen within a second, at the price of
+	// two property reads of PID 1 a second while a release is watched.
+	factsInterval = 500 * time.Millisecond
+)
+
+func (m *machine) window() time.Duration {
+	if m.target.Confirm.Window > 0 {
+		return m.target.Confirm.Window
+	}
+	return windowDefault
+}
+
+// opinion is what one look says of the release.
+type opinion int
+
+const (
+	noObjection opinion = iota
+	turnedBad
+	nobodysFault // somebody else acted: neither good nor bad
+)
+
+// confirm is the step of Confirming: the release proves itself for a window,
+// by facts and by probes. After a crash of the daemon the window begins anew.
+func (m *machine) confirm(ctx context.Context) (Event, error) {
+	began := time.Now()
+	end := began.Add(m.window())
+	watching, cancel := context.WithCancel(ctx)
+	rounds := make(chan error)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		probeRounds(watching, m.target.Confirm, rounds)
+	}()
+	defer func() {
+		cancel()
+		<-stopped
+	}()
+	facts := time.NewTicker(factsInterval)
+	defer facts.Stop()
+	health := streak{most: m.target.Confirm.ProbeFailuresMax, proven: len(m.target.Confirm.Probes) == 0}
+	if health.most <= 0 {
+		health.most = probeFailuresDefault
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return StepFailed, ctx.Err()
+		case err := <-rounds:
+			if health.add(err) {
+				return m.turnedBad(ctx, began, fmt.Sprintf("%s (%d times in a row)", m.errText(err), health.failures))
+			}
+		case <-facts.C:
+			f, err := m.facts(ctx)
+			if err != nil {
+				// A silent bus is no evidence against the release, and none
+				// for it: without facts there is no good verdict.
+				m.trouble(ctx, journal.StepFailed, err)
+				continue
+			}
+			switch op, why := m.judgeFacts(f); op {
+			case turnedBad:
+				return m.turnedBad(ctx, began, why)
+			case nobodysFault:
+				return m.unjudged(ctx, why)
+			}
+			if !time.Now().Before(end) && health.good() {
+				m.emit(ctx, journal.ReleaseConfirmed, slog.Duration("took", time.Since(began)), slog.String("result", string(VerdictGood)))
+				m.finish(ctx, VerdictGood, "")
+				return ReleaseProved, nil
+			}
+		}
+	}
+}
+
+// turnedBad notes the reason; the rollback follows.
+func (m *machine) turnedBad(ctx context.Context, began time.Time, why string) (Event, error) {
+	m.record.Reason = why
+	m.emit(ctx, journal.ReleaseTurnedBad, slog.Duration("took", time.Since(began)), slog.String("reason", why))
+	return ReleaseBroke, nil
+}
+
+// unjudged ends the watch without a verdict; what the operator did stands.
+func (m *machine) unjudged(ctx context.Context, why string) (Event, error) {
+	m.emit(ctx, journal.OperatorIntervened, slog.String("reason", why), slog.String("result", string(VerdictInconclusive)))
+	m.finish(ctx, VerdictInconclusive, why)
+	return OperatorActed, nil
+}
+
+// judgeFacts compares what systemd says now with what it said after the swap.
+func (m *machine) judgeFacts(f systemd.Facts) (opinion, string) {
+	r := &m.record
+	switch {
+	case crashed(f):
+		return turnedBad, "it crashed: " + ending(f)
+	case f.NRestarts > r.Restarts:
+		// Units with Restart=always never read "failed"; the counter tells.
+		return turnedBad, fmt.Sprintf("systemd had to start it again: NRestarts went from %d to %d", r.Restarts, f.NRestarts)
+	case f.ActiveState == "inactive" && f.Result != "success":
+		return turnedBad, "it ended: " + ending(f)
+	case f.ActiveState == "inactive" || f.ActiveState == "deactivating":
+		return nobodysFault, "the unit was stopped"
+	case f.InvocationID != r.Invocation:
+		return nobodysFault, "the unit was started anew by somebody else"
+	case r.Swap == SwapHandover:
+		if st, ok := serving(f); ok && st.Release != "" && st.Release != r.To {
+			return nobodysFault, fmt.Sprintf("the unit was moved to release %q by somebody else", st.Release)
+		}
+	}
+	return noObjection, ""
+}
+
+// streak counts the probe rounds that failed in a row.
+type streak struct {
+	most, failures int
+	proven         bool // one round went well, or there is nothing to ask
+}
+
+// add reports whether it is enough.
+func (s *streak) add(err error) (enough bool) {
+	if err == nil {
+		s.failures, s.proven = 0, true
+		return false
+	}
+	s.failures++
+	return s.failures >= s.most
+}
+
+// good reports that nothing is open: a window does not end in the middle of
+// failures.
+func (s *streak) good() bool { return s.proven && s.failures == 0 }

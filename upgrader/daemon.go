@@ -1,0 +1,355 @@
+package upgrader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+)
+
+// downloadsDefault keeps a host with many targets from filling its line, and
+// its memory, at once.
+const downloadsDefault = 2
+
+// Options are what a daemon needs.
+type Options struct {
+	// StateDir holds one directory per target. It must exist. Required.
+	StateDir string
+	// Targets to follow; more or others can come with Reload.
+	Targets []*Target
+	// Systemd moves the units. Required.
+	Systemd Systemd
+	// Log gets every event; see package journal. Default: nobody.
+	Log *slog.Logger
+	// Notify tells the service manager (sd_notify(3)): READY, STATUS,
+	// RELOADING, STOPPING and WATCHDOG. Default: nobody.
+	Notify func(state ...string) error
+	// WatchdogInterval is WATCHDOG_USEC; the main loop pings at half of it.
+	// Zero: no watchdog.
+	WatchdogInterval time.Duration
+	// Downloads bounds the transfers at once, over all targets. Default 2.
+	Downloads int
+}
+
+// Daemon follows targets, each in a goroutine of its own. Its methods may be
+// called from any goroutine.
+type Daemon struct {
+	o     Options
+	slots chan struct{}
+	// newest makes the source of a target.
+	newest func(*Target) (source, error)
+
+	reloads chan []*Target
+	exits   chan string   // names of machines that ended
+	changed chan struct{} // a status changed; holds one token
+
+	mu     sync.Mutex
+	status map[string]TargetStatus
+}
+
+// New checks the options. Nothing is started and nothing on disk is touched.
+func New(o Options) (*Daemon, error) {
+	if !filepath.IsAbs(o.StateDir) {
+		return nil, fmt.Errorf("state directory %q is not absolute", o.StateDir)
+	}
+	if o.Systemd == nil {
+		return nil, errors.New("no systemd to talk to")
+	}
+	if err := distinct(o.Targets); err != nil {
+		return nil, err
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Notify == nil {
+		o.Notify = func(...string) error { return nil }
+	}
+	if o.Downloads <= 0 {
+		o.Downloads = downloadsDefault
+	}
+	d := &Daemon{
+		o:       o,
+		slots:   make(chan struct{}, o.Downloads),
+		reloads: make(chan []*Target),
+		exits:   make(chan string),
+		changed: make(chan struct{}, 1),
+		status:  map[string]TargetStatus{},
+	}
+	d.newest = func(t *Target) (source, error) {
+		f, err := fetcher.New(t.Source, o.Log)
+		if err != nil {
+			return nil, err // not a source that holds a nil
+		}
+		return f, nil
+	}
+	return d, nil
+}
+
+// distinct refuses two targets of one name or one unit: they would take turns
+// undoing each other.
+func distinct(targets []*Target) error {
+	names, units := map[string]bool{}, map[string]string{}
+	for _, t := range targets {
+		switch {
+		case t.Name == "" || t.Name != filepath.Base(t.Name) || strings.HasPrefix(t.Name, "."):
+			return fmt.Errorf("target name %q cannot be a directory's name", t.Name)
+		case names[t.Name]:
+			return fmt.Errorf("target %q is given twice", t.Name)
+		case units[t.Unit] != "":
+			return fmt.Errorf("targets %q and %q both name %s; give each unit one target", units[t.Unit], t.Name, t.Unit)
+		}
+		names[t.Name], units[t.Unit] = true, t.Name
+	}
+	return nil
+}
+
+// Run follows the targets until ctx ends, and returns when all of them have
+// stopped. Ending it in the middle of an upgrade is safe: the next Run takes
+// it up from the record. The error is ctx's, or one that wraps
+// [store.ErrLocked] if another daemon holds every target there is. Run is
+// called once.
+func (d *Daemon) Run(ctx context.Context) error {
+	locked, err := d.lockAll()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+
+	fleet := map[string]*machine{}
+	start := func(t *Target, s *heldStore) {
+		m := d.machine(t)
+		fleet[t.Name] = m
+		running.Go(func() {
+			d.follow(ctx, m, s)
+			select {
+			case d.exits <- t.Name:
+			case <-ctx.Done():
+			}
+		})
+	}
+	for _, t := range d.o.Targets {
+		d.put(readStatus(d.o.StateDir, t))
+		start(t, locked[t.Name])
+	}
+	journal.Emit(ctx, d.o.Log, journal.DaemonStarted, slog.Int("targets", len(fleet)))
+	d.notify("READY=1", "STATUS="+summary(d.Status()))
+	desired := map[string]*Target{}
+	for _, t := range d.o.Targets {
+		desired[t.Name] = t
+	}
+
+	var watchdog <-chan time.Time
+	if d.o.WatchdogInterval > 0 {
+		ticker := time.NewTicker(d.o.WatchdogInterval / 2)
+		defer ticker.Stop()
+		watchdog = ticker.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			d.notify("STOPPING=1", "STATUS=Stopping")
+			return ctx.Err()
+		case <-watchdog:
+			d.notify("WATCHDOG=1")
+		case <-d.changed:
+			d.notify("STATUS=" + summary(d.Status()))
+		case targets := <-d.reloads:
+			d.notify("RELOADING=1", "MONOTONIC_USEC="+strconv.FormatInt(monotonic().Microseconds(), 10))
+			desired = d.apply(fleet, targets, start)
+			journal.Emit(ctx, d.o.Log, journal.ConfigReloaded, slog.Int("targets", len(targets)))
+			d.notify("READY=1", "STATUS="+summary(d.Status()))
+		case name := <-d.exits:
+			delete(fleet, name)
+			d.drop(name)
+			if t := desired[name]; t != nil { // wanted again meanwhile
+				d.put(readStatus(d.o.StateDir, t))
+				start(t, nil)
+			}
+		}
+	}
+}
+
+// apply offers each machine what it shall follow from its next cycle on.
+func (d *Daemon) apply(fleet map[string]*machine, targets []*Target, start func(*Target, *heldStore)) map[string]*Target {
+	desired := map[string]*Target{}
+	for _, t := range targets {
+		desired[t.Name] = t
+		if m := fleet[t.Name]; m != nil {
+			m.offered.Store(&offer{t})
+			m.wake()
+			continue
+		}
+		d.put(readStatus(d.o.StateDir, t))
+		start(t, nil)
+	}
+	for name, m := range fleet {
+		if desired[name] == nil {
+			m.offered.Store(&offer{})
+			m.wake()
+		}
+	}
+	return desired
+}
+
+// Reload gives the daemon another set of targets. A target that is in the
+// middle of an upgrade finishes it as it began; one that is gone stops after
+// that, and its files stay. It returns when the set is accepted, or when ctx
+// ends.
+func (d *Daemon) Reload(ctx context.Context, targets []*Target) error {
+	if err := distinct(targets); err != nil {
+		return err
+	}
+	select {
+	case d.reloads <- slices.Clone(targets):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Status is the state of every target now, by name.
+func (d *Daemon) Status() []TargetStatus {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := make([]TargetStatus, 0, len(d.status))
+	for _, st := range d.status {
+		all = append(all, st)
+	}
+	slices.SortFunc(all, func(a, b TargetStatus) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+func (d *Daemon) put(st TargetStatus) {
+	d.mu.Lock()
+	d.status[st.Name] = st
+	d.mu.Unlock()
+	select {
+	case d.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (d *Daemon) drop(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.status, name)
+}
+
+func (d *Daemon) notify(state ...string) {
+	if err := d.o.Notify(state...); err != nil {
+		d.o.Log.Warn("telling systemd", "error", err)
+	}
+}
+
+// monotonic is the clock that RELOADING=1 has to carry.
+func monotonic() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
+
+func (d *Daemon) machine(t *Target) *machine {
+	m := &machine{
+		systemd: d.o.Systemd,
+		newest:  d.newest,
+		slots:   d.slots,
+		plain:   d.o.Log,
+		woken:   make(chan struct{}, 1),
+		publish: d.put,
+	}
+	m.use(t)
+	return m
+}
+
+// heldStore is a store whose lock is ours.
+type heldStore struct {
+	*store.Store
+	unlock func()
+}
+
+func (d *Daemon) open(t *Target) (*heldStore, error) {
+	s, err := store.Open(filepath.Join(d.o.StateDir, t.Name))
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := s.Lock()
+	if err != nil {
+		return nil, err
+	}
+	return &heldStore{s, unlock}, nil
+}
+
+// lockAll locks what can be locked. Only if another process holds all of it
+// is this daemon one too many; any other trouble is the target's own.
+func (d *Daemon) lockAll() (map[string]*heldStore, error) {
+	held := map[string]*heldStore{}
+	var taken error
+	others := 0
+	for _, t := range d.o.Targets {
+		s, err := d.open(t)
+		if err == nil {
+			held[t.Name] = s
+			continue
+		}
+		if errors.Is(err, store.ErrLocked) {
+			others++
+			taken = err
+		}
+	}
+	if others > 0 && others == len(d.o.Targets) {
+		return nil, fmt.Errorf("another upgraderd runs: %w", taken)
+	}
+	return held, nil
+}
+
+// follow runs one target until ctx ends or it is retired. A store that cannot
+// be opened is tried again; the other targets do not notice.
+func (d *Daemon) follow(ctx context.Context, m *machine, s *heldStore) {
+	var pause backoff
+	var quiet hush
+	for s == nil {
+		if o := m.offered.Load(); o != nil && o.target == nil {
+			return
+		}
+		var err error
+		if s, err = d.open(m.target); err == nil {
+			break
+		}
+		d.cannotOpen(ctx, m, &quiet, err)
+		if !sleep(ctx, pause.next(0)) {
+			return
+		}
+	}
+	defer s.unlock()
+	m.store = s.Store
+	_ = m.run(ctx) // ctx's end or the target's retirement; neither is news
+}
+
+func (d *Daemon) cannotOpen(ctx context.Context, m *machine, quiet *hush, err error) {
+	event := journal.StepFailed
+	if errors.Is(err, store.ErrLocked) {
+		event = journal.TargetLocked
+	}
+	text := m.errText(err)
+	if quiet.isNews(event, Recovering, text) {
+		journal.Emit(ctx, m.log, event, slog.String("unit", m.target.Unit), slog.String("phase", "opening"), slog.String("error", text))
+	}
+	d.put(TargetStatus{Name: m.target.Name, Unit: m.target.Unit, Swap: m.target.Swap, State: Recovering, Trouble: text, Unsigned: unsigned(m.target)})
+}

@@ -1,0 +1,78 @@
+// Package upgrader moves services from one release to the next. Its promise:
+// at every moment, whatever fails or is killed, the link current names a
+// complete and verified release; an unproven one is run by an unplanned start
+// only where the swap itself is a restart; and what turned bad is undone and
+// not tried again.
+//
+// Each target is a machine of its own, owned by one goroutine. A machine is a
+// table, (state, event) → next state, and one step per state. The step to be
+// taken is on disk before it is taken, so that a machine can be killed
+// anywhere: the next one reads the record, compares it with the links and
+// with what systemd says, and finishes or reverts.
+//
+//	idle ─▶ fetching ─▶ staging ─▶ checking ─▶ swapping ─▶ confirming ─▶ idle
+//	  ▲                                           │            │
+//	  │                                         held           ▼
+//	  └─────────────────────────────────────────────────  rolling-back
+//
+// The whole table:
+//
+//	recovering    NothingPending       ─▶ idle
+//	              OperatorAwaited      ─▶ held
+//	              SwapInterrupted      ─▶ swapping
+//	              ReleaseServed        ─▶ confirming
+//	              RollbackInterrupted  ─▶ rolling-back
+//	              StepFailed           ─▶ recovering
+//	idle          NothingNew           ─▶ idle
+//	              LookFailed           ─▶ idle
+//	              ReleaseFound         ─▶ fetching
+//	fetching      ReleaseVerified      ─▶ staging
+//	              ReleaseStaged        ─▶ checking
+//	              FetchFailed          ─▶ idle
+//	staging       ReleaseStaged        ─▶ checking
+//	              ReleaseRefused       ─▶ idle
+//	              StageFailed          ─▶ idle
+//	checking      CheckPassed          ─▶ swapping
+//	              ReleaseRefused       ─▶ idle
+//	              CheckNotRun          ─▶ idle
+//	swapping      ReleaseServed        ─▶ confirming
+//	              ReleaseInstalled     ─▶ idle
+//	              OperatorAwaited      ─▶ held
+//	              OperatorActed        ─▶ idle
+//	              ReleaseRefused       ─▶ idle
+//	              ReleaseBroke         ─▶ rolling-back
+//	              UnitUnusable         ─▶ idle
+//	              StepFailed           ─▶ recovering
+//	confirming    ReleaseProved        ─▶ idle
+//	              ReleaseBroke         ─▶ rolling-back
+//	              OperatorActed        ─▶ idle
+//	              StepFailed           ─▶ recovering
+//	rolling-back  RolledBack           ─▶ idle
+//	              RollbackFailed       ─▶ idle
+//	              OperatorActed        ─▶ idle
+//	              StepFailed           ─▶ recovering
+//	held          NothingNew           ─▶ held
+//	              LookFailed           ─▶ held
+//	              ReleaseFound         ─▶ fetching
+//	              SwapAllowed          ─▶ swapping
+//	              OperatorActed        ─▶ idle
+//
+// # What decides
+//
+// Facts, never a job's result: who serves is read from the supervisor's
+// status sentence (package statusline), whether it crashed from ActiveState,
+// SubState, Result and NRestarts, whether somebody else acted from
+// InvocationID and MainPID. Where somebody did, what they did stands, and the
+// release counts as neither good nor bad. It comes up again later, three
+// times at most.
+//
+// A release is newer by the version order of package fetcher only. The
+// installed version offered with another digest is not taken, once said and
+// then ignored: a version names one set of bytes.
+//
+// # What it does not do
+//
+// It never runs systemctl, never reloads systemd's configuration, and holds no
+// service's sockets. Migrating data, and moving it back, is the release's own
+// work.
+package upgrader

@@ -1,0 +1,264 @@
+package upgrader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+)
+
+// source is what the machine asks of a [fetcher.Fetcher]; a test's source
+// does without files.
+type source interface {
+	Check(ctx context.Context) (fetcher.Listing, error)
+	Fetch(ctx context.Context, c fetcher.Candidate, dir string, progress func(done, total int64)) (*fetcher.Verified, error)
+	Wait(ctx context.Context) error
+	Close()
+}
+
+var _ source = (*fetcher.Fetcher)(nil)
+
+func (m *machine) dropSource() {
+	if m.source != nil {
+		m.source.Close()
+		m.source = nil
+	}
+}
+
+// look is the step of Idle: wait, ask the source, and choose.
+func (m *machine) look(ctx context.Context) (Event, error) {
+	if err := m.adopt(ctx); err != nil {
+		return "", err
+	}
+	m.retain(ctx)
+	if err := m.await(ctx); err != nil {
+		return NothingNew, err
+	}
+	return m.consult(ctx)
+}
+
+// consult asks the source, now.
+func (m *machine) consult(ctx context.Context) (Event, error) {
+	current, has, err := m.store.Link(store.Current)
+	if err != nil {
+		// Without knowing what runs, "newer" has no meaning.
+		if text := m.errText(err); m.hush.isNews(journal.ReleaseIncomparable, m.state, text) {
+			m.emit(ctx, journal.ReleaseIncomparable, slog.String("reason", text))
+		}
+		m.record.Trouble = m.errText(err)
+		m.retryAfter(m.pause.next(0))
+		return LookFailed, err
+	}
+	if err := m.openSource(); err != nil {
+		m.trouble(ctx, journal.SourceFailed, err)
+		m.retryAfter(m.pause.next(pauseMax))
+		return LookFailed, err
+	}
+	listing, err := m.source.Check(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			m.trouble(ctx, journal.SourceFailed, err)
+		}
+		return LookFailed, err
+	}
+	if m.hush.in == m.state { // what failed in a later step is not mended by this one
+		m.calm(ctx)
+	}
+	m.checked = time.Now().UTC()
+	c, ok, err := m.choose(ctx, listing.Candidates, current, has)
+	if err != nil {
+		m.trouble(ctx, journal.StepFailed, err)
+		m.retryAfter(m.pause.next(0))
+		return LookFailed, err
+	}
+	if !ok {
+		return NothingNew, nil
+	}
+	if m.state == Held && (store.Digest(c.Digest).String() == m.record.Digest ||
+		!c.HasDigest() && string(c.Version) == version(m.record.To)) {
+		return NothingNew, nil // it is the one that waits
+	}
+	m.candidate = c
+	return ReleaseFound, nil
+}
+
+func (m *machine) openSource() error {
+	if m.source != nil {
+		return nil
+	}
+	s, err := m.newest(m.target)
+	if err != nil {
+		return err
+	}
+	m.source = s
+	return nil
+}
+
+// await returns when the source may have news, when a failed step is due
+// again, or when the daemon offers another configuration.
+func (m *machine) await(ctx context.Context) error {
+	if m.lookNow {
+		m.lookNow = false
+		return nil
+	}
+	m.report()
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if !m.retryAt.IsZero() {
+		waiting, cancel = context.WithDeadline(waiting, m.retryAt)
+		defer cancel()
+		m.retryAt = time.Time{}
+	}
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-m.woken:
+			cancel()
+		case <-waiting.Done():
+		}
+	}()
+	var err error
+	if m.source == nil {
+		<-waiting.Done()
+	} else {
+		err = m.source.Wait(waiting)
+	}
+	early := waiting.Err() != nil // before our own cancel
+	cancel()
+	<-watched
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil && !early {
+		// A source that can neither tell nor wait must not spin us.
+		if !sleep(ctx, m.pause.next(0)) {
+			return ctx.Err()
+		}
+	}
+	if o := m.offered.Load(); o != nil {
+		return m.adopt(ctx)
+	}
+	return nil
+}
+
+// retryAfter bounds the next wait: something else than the source failed.
+func (m *machine) retryAfter(d time.Duration) { m.retryAt = time.Now().Add(d) }
+
+// choose picks the newest candidate that is newer than what is installed, not
+// below MinVersion= and not known bad.
+//
+// A candidate of the very version that is installed is never taken, whatever
+// its digest: a source whose mirrors disagree would otherwise swap to and fro
+// for ever. The publisher has to raise the version.
+func (m *machine) choose(ctx context.Context, all []fetcher.Candidate, current store.Release, has bool) (fetcher.Candidate, bool, error) {
+	for _, c := range all {
+		digest := store.Digest(c.Digest)
+		if has {
+			switch order := c.Version.Compare(versionOf(current)); {
+			case order == 0 && c.HasDigest() && digest.Short() != current.Digest12:
+				m.once(ctx, "republished "+digest.String(), journal.ReleaseRepublished,
+					slog.String("to", string(c.Version)), slog.String("digest", digest.String()))
+				return fetcher.Candidate{}, false, nil
+			case order <= 0:
+				return fetcher.Candidate{}, false, nil
+			}
+		}
+		if m.target.MinVersion != "" && c.Version.Compare(m.target.MinVersion) < 0 {
+			return fetcher.Candidate{}, false, nil
+		}
+		bad, isBad, err := m.knownBad(c)
+		if err != nil {
+			return fetcher.Candidate{}, false, err
+		}
+		if isBad {
+			m.once(ctx, "bad "+c.String(), journal.ReleaseKnownBad,
+				slog.String("to", string(c.Version)), slog.String("digest", digest.String()), slog.String("reason", bad.Reason))
+			continue
+		}
+		return c, true, nil
+	}
+	return fetcher.Candidate{}, false, nil
+}
+
+// knownBad looks a candidate up, by version where the source does not tell
+// its digest.
+func (m *machine) knownBad(c fetcher.Candidate) (store.Bad, bool, error) {
+	if c.HasDigest() {
+		return m.store.Bad(c.Digest)
+	}
+	digests, err := m.store.KnownBad()
+	if err != nil {
+		return store.Bad{}, false, err
+	}
+	for _, d := range digests {
+		bad, ok, err := m.store.Bad(d)
+		if err != nil {
+			return store.Bad{}, false, err
+		}
+		if ok && bad.Version == string(c.Version) {
+			return bad, true, nil
+		}
+	}
+	return store.Bad{}, false, nil
+}
+
+// once emits an event that stays true poll after poll, the first time only.
+func (m *machine) once(ctx context.Context, key string, e journal.Event, attrs ...slog.Attr) {
+	if m.said == key {
+		return
+	}
+	m.said = key
+	m.emit(ctx, e, attrs...)
+}
+
+// hold is the step of Held: a release is staged, and swapping it is the
+// operator's.
+func (m *machine) hold(ctx context.Context) (Event, error) {
+	if err := m.adopt(ctx); err != nil {
+		return "", err
+	}
+	staged, ok, err := m.store.Link(store.Staged)
+	if err != nil || !ok || staged.Name != m.record.To {
+		return OperatorActed, err // whoever took it away had a reason
+	}
+	current, has, err := m.store.Link(store.Current)
+	switch {
+	case err == nil && has && current == staged:
+		m.emit(ctx, journal.OperatorIntervened, slog.String("reason", "the operator installed it"), slog.String("result", string(VerdictInconclusive)))
+		m.conclude(VerdictInconclusive, "the operator installed it")
+		if err := m.store.ClearLink(store.Staged); err != nil {
+			m.trouble(ctx, journal.StepFailed, err)
+		}
+		return OperatorActed, nil
+	case m.target.Swap != SwapNone:
+		return SwapAllowed, nil
+	}
+	// The operator's link does not wake us; a glance now and then does.
+	m.retryAfterIfNone(heldGlance)
+	if err := m.await(ctx); err != nil {
+		return NothingNew, err
+	}
+	if m.target.Swap != SwapNone {
+		return SwapAllowed, nil
+	}
+	event, err := m.consult(ctx)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		err = fmt.Errorf("look for something newer than %s: %w", staged, err)
+	}
+	return event, err
+}
+
+// heldGlance is how soon an operator's own swap is noticed.
+const heldGlance = 30 * time.Second
+
+func (m *machine) retryAfterIfNone(d time.Duration) {
+	if m.retryAt.IsZero() {
+		m.retryAfter(d)
+	}
+}

@@ -1,0 +1,130 @@
+package upgrader
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+)
+
+// record is what record.json says: the step about to be taken, and all that
+// is needed to finish or revert it. Releases are named as their directories.
+type record struct {
+	State State     `json:"state"`
+	Since time.Time `json:"since"`
+	Unit  string    `json:"unit"`
+	// Current is the link at the time of writing, to mend it by.
+	Current string `json:"current,omitempty"`
+	// From serves, To is on its way. Both empty: nothing is on its way.
+	From   string `json:"from,omitempty"`
+	To     string `json:"to,omitempty"`
+	Digest string `json:"digest,omitempty"` // of To
+	// Previous is the link before a swap, for its undoing.
+	Previous string `json:"previous,omitempty"`
+	Swap     Swap   `json:"swap,omitempty"`
+	// Invocation and Restarts are the unit's before a swap, and after it
+	// while confirming: what changes them meanwhile is not us.
+	Invocation string `json:"invocation,omitempty"`
+	Restarts   uint32 `json:"restarts,omitempty"`
+	// Attempts counts the swaps to Digest that were begun.
+	Attempts int `json:"attempts,omitempty"`
+	// Reason is why To is being rolled back.
+	Reason string `json:"reason,omitempty"`
+	// Trouble is the failure that is being retried, "" if none.
+	Trouble string   `json:"trouble,omitempty"`
+	Last    *Outcome `json:"last,omitempty"`
+}
+
+// Verdict is how an attempt to upgrade ended.
+type Verdict string
+
+const (
+	VerdictGood         Verdict = "good"            // served for the whole confirm window
+	VerdictInstalled    Verdict = "installed"       // the unit does not run; its next start is the test
+	VerdictRefused      Verdict = "refused"         // never took traffic
+	VerdictRolledBack   Verdict = "rolled-back"     // took traffic, turned bad, was undone
+	VerdictStuck        Verdict = "rollback-failed" // turned bad and could not be undone
+	VerdictInconclusive Verdict = "inconclusive"    // somebody else acted; neither good nor bad
+)
+
+// Outcome is the end of the last attempt.
+type Outcome struct {
+	Verdict Verdict `json:"verdict"`
+	// From and To are versions.
+	From   string    `json:"from,omitempty"`
+	To     string    `json:"to"`
+	Digest string    `json:"digest"`
+	Reason string    `json:"reason,omitempty"`
+	When   time.Time `json:"when"`
+}
+
+// save writes the record; it returns when the record is durable. A record
+// that did not change is not written again.
+func (m *machine) save() error {
+	m.record.Unit = m.target.Unit
+	if current, ok, err := m.store.Link(store.Current); err == nil && ok {
+		m.record.Current = current.Name
+	}
+	now, err := json.Marshal(m.record)
+	if err != nil {
+		return fmt.Errorf("save record of %s: %w", m.target.Name, err)
+	}
+	if string(now) == m.saved {
+		return nil
+	}
+	if err := m.store.SaveRecord(m.record); err != nil {
+		m.saved = ""
+		return err
+	}
+	m.saved = string(now)
+	return nil
+}
+
+// begin notes that candidate c is on its way.
+func (m *machine) begin(from store.Release, hasFrom bool, to store.Release, digest store.Digest) {
+	r := &m.record
+	if r.Digest != digest.String() {
+		r.Attempts = 0
+	}
+	r.From, r.To, r.Digest = "", to.Name, digest.String()
+	if hasFrom {
+		r.From = from.Name
+	}
+	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Reason = "", "", "", 0, ""
+}
+
+// conclude notes how the attempt ended. The next save makes it durable.
+func (m *machine) conclude(v Verdict, reason string) {
+	r := &m.record
+	r.Last = &Outcome{
+		Verdict: v, From: version(r.From), To: version(r.To), Digest: r.Digest,
+		Reason: reason, When: time.Now().UTC(),
+	}
+	if v != VerdictInconclusive {
+		r.Attempts = 0
+	}
+	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Reason = "", "", "", 0, ""
+	r.Trouble = ""
+}
+
+// digest is the record's, parsed.
+func (r *record) digest() (store.Digest, error) { return store.ParseDigest(r.Digest) }
+
+// release parses a name out of the record.
+func release(name string) (store.Release, bool) {
+	r, err := store.ParseRelease(name)
+	return r, err == nil
+}
+
+// version is how people call a release.
+func version(name string) string {
+	if r, ok := release(name); ok {
+		return r.Version
+	}
+	return name
+}
+
+// versionOf is a release's version in the order of versions.
+func versionOf(r store.Release) fetcher.Version { return fetcher.Version(r.Version) }

@@ -1,0 +1,159 @@
+package upgrader
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+	"github.com/upgraderd/upgraderd/upgrader/store/reason"
+)
+
+// recover is the step of Recovering. The record says what was about to be
+// done, the links what the disk saw of it, and systemd what runs; the three
+// together say whether to finish or to revert. It may be interrupted and
+// begun again at any point.
+func (m *machine) recover(ctx context.Context) (Event, error) {
+	if err := m.load(ctx); err != nil {
+		return StepFailed, err
+	}
+	if err := m.adopt(ctx); err != nil {
+		return "", err
+	}
+	if err := m.mend(ctx); err != nil {
+		return StepFailed, err
+	}
+	fetching := m.record.State == Fetching || m.record.State == Staging
+	if err := m.store.CleanIncoming(func(digest12 string) bool {
+		// What was under way goes on where it stopped.
+		r, ok := release(m.record.To)
+		return fetching && ok && r.Digest12 == digest12
+	}); err != nil {
+		return StepFailed, err
+	}
+	switch m.record.State {
+	case Swapping:
+		return m.recoverSwap(ctx)
+	case Confirming:
+		m.emit(ctx, journal.SwapRecovered, slog.String("result", "it serves, the watch begins anew"))
+		return ReleaseServed, nil
+	case RollingBack:
+		m.emit(ctx, journal.SwapRecovered, slog.String("result", "the rollback goes on"))
+		return RollbackInterrupted, nil
+	case Held:
+		return m.recoverHeld()
+	}
+	// Before a swap nothing has moved. What was staged is found again.
+	if err := m.store.ClearLink(store.Next); err != nil {
+		return StepFailed, err
+	}
+	return NothingPending, nil
+}
+
+// load reads the record, the first time.
+func (m *machine) load(ctx context.Context) error {
+	if m.loaded {
+		return nil
+	}
+	m.record = record{}
+	_, err := m.store.LoadRecord(&m.record)
+	switch reason.Of(err) {
+	case store.CodeRecordCorrupt:
+		// The links tell what runs, and a swap that was under way shows in
+		// next; going on without the record is safe, silence would not be.
+		m.trouble(ctx, journal.StepFailed, err)
+		m.record = record{}
+	default:
+		if err != nil {
+			return err
+		}
+	}
+	m.loaded = true
+	return nil
+}
+
+// mend repairs links that are not ours to read. next and staged say nothing
+// that cannot be found again; for current the record knows what it was.
+func (m *machine) mend(ctx context.Context) error {
+	for _, which := range []store.LinkName{store.Next, store.Staged, store.Previous} {
+		if _, _, err := m.store.Link(which); reason.Of(err) == store.CodeLinkBroken {
+			m.trouble(ctx, journal.StepFailed, err)
+			if err := m.store.ClearLink(which); err != nil {
+				return err
+			}
+		}
+	}
+	_, _, err := m.store.Link(store.Current)
+	if reason.Of(err) != store.CodeLinkBroken {
+		return err
+	}
+	good := m.record.From
+	if good == "" && m.record.Current != "" {
+		good = m.record.Current
+	}
+	r, ok := release(good)
+	if !ok {
+		return nil // Idle says that nothing can be compared
+	}
+	m.trouble(ctx, journal.StepFailed, err)
+	return m.store.SetLink(store.Current, r)
+}
+
+// recoverSwap finds out how far a swap got.
+func (m *machine) recoverSwap(ctx context.Context) (Event, error) {
+	to, ok := release(m.record.To)
+	if !ok {
+		return NothingPending, nil
+	}
+	current, has, err := m.store.Link(store.Current)
+	if err != nil {
+		return StepFailed, err
+	}
+	if m.record.Swap == "" {
+		return m.swapAgain(ctx, to) // it had not begun
+	}
+	f, err := m.still(ctx)
+	if err != nil {
+		return StepFailed, err // only systemd knows; ask again
+	}
+	switch {
+	case f.Running() && serves(f, to.Name):
+		if event, err := m.tookOver(f, to); err != nil {
+			return event, err
+		}
+	case m.record.Swap == SwapRestart && f.Running() && has && current == to && f.InvocationID != m.record.Invocation:
+		m.base = f
+	default:
+		if err := m.unlink(); err != nil {
+			return StepFailed, err
+		}
+		return m.swapAgain(ctx, to)
+	}
+	m.record.Invocation, m.record.Restarts = m.base.InvocationID, m.base.NRestarts
+	m.emit(ctx, journal.SwapRecovered, slog.String("result", "it serves, the watch begins"))
+	return ReleaseServed, nil
+}
+
+// swapAgain begins the swap anew, if the release is still there.
+func (m *machine) swapAgain(ctx context.Context, to store.Release) (Event, error) {
+	if _, err := m.store.Digest(to); err != nil {
+		m.emit(ctx, journal.SwapRecovered, slog.String("result", "reverted, the release is gone"))
+		m.conclude(VerdictInconclusive, fmt.Sprintf("release %s is gone", to))
+		return NothingPending, nil
+	}
+	m.emit(ctx, journal.SwapRecovered, slog.String("result", "reverted, it is tried again"))
+	return SwapInterrupted, nil
+}
+
+// recoverHeld looks whether what was staged still is.
+func (m *machine) recoverHeld() (Event, error) {
+	staged, ok, err := m.store.Link(store.Staged)
+	if err != nil {
+		return StepFailed, err
+	}
+	if !ok || staged.Name != m.record.To {
+		return NothingPending, nil
+	}
+	return OperatorAwaited, nil
+}

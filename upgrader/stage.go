@@ -1,0 +1,208 @@
+package upgrader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+	"github.com/upgraderd/upgraderd/upgrader/store/reason"
+	"github.com/upgraderd/upgraderd/upgrader/unpack"
+)
+
+// roomFactor and roomSpare: an artifact and its tree lie side by side for a
+// moment, and a disk that is full to the brim helps nobody.
+const (
+	roomFactor = 2
+	roomSpare  = 64 << 20
+)
+
+// fetch is the step of Fetching: bring the candidate here and verify it, or
+// find its release on disk already.
+func (m *machine) fetch(ctx context.Context) (Event, error) {
+	c := m.candidate
+	current, has, err := m.store.Link(store.Current)
+	if err != nil {
+		return m.fetchFailed(ctx, err)
+	}
+	to, err := store.NewRelease(string(c.Version), c.Digest)
+	if err != nil {
+		return m.fetchFailed(ctx, err)
+	}
+	m.begin(current, has, to, c.Digest)
+	if m.found != c.String() {
+		m.found = c.String()
+		m.emit(ctx, journal.ReleaseFound)
+	}
+	if c.HasDigest() {
+		// A complete release of this digest was verified when it came.
+		if have, err := m.store.Digest(to); err == nil && have == store.Digest(c.Digest) {
+			if err := m.store.SetLink(store.Staged, to); err != nil {
+				return m.fetchFailed(ctx, err)
+			}
+			return ReleaseStaged, nil
+		}
+	}
+	select { // downloads share the line
+	case m.slots <- struct{}{}:
+		defer func() { <-m.slots }()
+	case <-ctx.Done():
+		return FetchFailed, ctx.Err()
+	}
+	if err := m.store.Preflight(max(c.Size, 0)*roomFactor + roomSpare); err != nil {
+		return m.fetchFailed(ctx, err)
+	}
+	dir, err := m.store.Incoming(c.Digest)
+	if err != nil {
+		return m.fetchFailed(ctx, err)
+	}
+	began := time.Now()
+	v, err := m.source.Fetch(ctx, c, dir, nil)
+	if err != nil {
+		return m.fetchFailed(ctx, err)
+	}
+	m.verified = v
+	return m.judge(ctx, v.Candidate(), time.Since(began))
+}
+
+// judge looks at what Fetch brought: only now is the digest known for sure.
+func (m *machine) judge(ctx context.Context, got fetcher.Candidate, took time.Duration) (Event, error) {
+	to, err := store.NewRelease(string(got.Version), got.Digest)
+	if err != nil {
+		return m.fetchFailed(ctx, err)
+	}
+	if m.record.Digest != store.Digest(got.Digest).String() {
+		from, has := release(m.record.From)
+		m.begin(from, has, to, got.Digest)
+	}
+	if bad, isBad, err := m.store.Bad(got.Digest); err != nil || isBad {
+		if err == nil {
+			err = fmt.Errorf("release %s is known bad: %s", to, bad.Reason)
+		}
+		return m.fetchFailed(ctx, err)
+	}
+	result := "signature and digest hold"
+	if m.target.Source.Verify == fetcher.VerifyNo {
+		result = "the digest holds; nobody signed it"
+	}
+	m.emit(ctx, journal.ReleaseFetched, slog.Int64("bytes", got.Size), slog.Duration("took", took))
+	m.emit(ctx, journal.ReleaseVerified, slog.String("result", result))
+	m.calm(ctx)
+	return ReleaseVerified, nil
+}
+
+func (m *machine) fetchFailed(ctx context.Context, err error) (Event, error) {
+	if ctx.Err() != nil {
+		return FetchFailed, ctx.Err()
+	}
+	m.dropVerified()
+	m.trouble(ctx, journal.SourceFailed, err)
+	var e *fetcher.Error
+	if !errors.As(err, &e) { // else the source knows when to come back
+		m.retryAfter(m.pause.next(0))
+	}
+	return FetchFailed, err
+}
+
+func (m *machine) dropVerified() {
+	if m.verified != nil {
+		_ = m.verified.Close() // read only
+		m.verified = nil
+	}
+}
+
+// stage is the step of Staging: the one way from bytes to a release, and it
+// takes a Verified.
+func (m *machine) stage(ctx context.Context) (Event, error) {
+	defer m.dropVerified()
+	began := time.Now()
+	to, err := m.install(ctx, m.verified)
+	if err != nil {
+		if ctx.Err() != nil {
+			return StageFailed, ctx.Err()
+		}
+		if isArtifactsFault(err) {
+			return m.refuse(ctx, m.errText(err))
+		}
+		m.trouble(ctx, journal.StepFailed, err)
+		m.retryAfter(m.pause.next(0))
+		return StageFailed, err
+	}
+	if err := m.store.SetLink(store.Staged, to); err != nil {
+		m.trouble(ctx, journal.StepFailed, err)
+		m.retryAfter(m.pause.next(0))
+		return StageFailed, err
+	}
+	m.emit(ctx, journal.ReleaseStaged, slog.Duration("took", time.Since(began)))
+	m.calm(ctx)
+	// The artifact has done its work.
+	if err := m.store.CleanIncoming(nil); err != nil {
+		m.trouble(ctx, journal.StepFailed, err)
+	}
+	return ReleaseStaged, nil
+}
+
+func (m *machine) install(ctx context.Context, v *fetcher.Verified) (store.Release, error) {
+	c := v.Candidate()
+	digest := store.Digest(c.Digest)
+	to, err := store.NewRelease(string(c.Version), digest)
+	if err != nil {
+		return store.Release{}, err
+	}
+	tree, err := m.store.IncomingTree(digest)
+	if err != nil {
+		return store.Release{}, err
+	}
+	if err := unpack.Unpack(ctx, v.File(), c.Name, tree, unpack.Options{Program: m.target.Program}); err != nil {
+		return store.Release{}, fmt.Errorf("unpack %s: %w", c.Name, err)
+	}
+	if err := unpack.CheckProgram(filepath.Join(tree, m.target.Program)); err != nil {
+		return store.Release{}, fmt.Errorf("look at %s of %s: %w", m.target.Program, c.Name, err)
+	}
+	return to, m.store.Install(ctx, tree, to, digest)
+}
+
+// isArtifactsFault tells a bad artifact from a bad day of this host: only the
+// first makes a digest known bad.
+func isArtifactsFault(err error) bool {
+	code := string(reason.Of(err))
+	for _, prefix := range []string{"ARTIFACT_", "ARCHIVE_", string(store.CodeReleaseTree)} {
+		if strings.HasPrefix(code, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// refuse ends the attempt before the release took any traffic. Its digest is
+// known bad from now on.
+func (m *machine) refuse(ctx context.Context, why string) (Event, error) {
+	if err := m.markBad(why); err != nil {
+		// Not remembered, so it will be tried again; that is the safe side.
+		m.trouble(ctx, journal.StepFailed, err)
+	}
+	m.emit(ctx, journal.ReleaseRefused, slog.String("reason", why), slog.String("result", string(VerdictRefused)))
+	m.conclude(VerdictRefused, why)
+	if err := m.store.ClearLink(store.Staged); err != nil {
+		m.trouble(ctx, journal.StepFailed, err)
+	}
+	if err := m.store.CleanIncoming(nil); err != nil {
+		m.trouble(ctx, journal.StepFailed, err)
+	}
+	m.lookNow = true // an older one may still be newer than what runs
+	return ReleaseRefused, nil
+}
+
+func (m *machine) markBad(why string) error {
+	digest, err := m.record.digest()
+	if err != nil {
+		return err
+	}
+	return m.store.MarkBad(digest, store.Bad{Version: version(m.record.To), Reason: why, When: time.Now().UTC()})
+}

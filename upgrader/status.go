@@ -1,0 +1,182 @@
+package upgrader
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/upgraderd/upgraderd/upgrader/store"
+)
+
+// TargetStatus is what there is to know about a target, whether the daemon
+// runs or not. Its JSON form is what `upgraderd status --json` prints.
+type TargetStatus struct {
+	Name string `json:"name"`
+	Unit string `json:"unit"`
+	// Swap is how the last swap was done, or what the target asks for.
+	Swap  Swap  `json:"swap"`
+	State State `json:"state"`
+	// Since is when State began.
+	Since time.Time `json:"since,omitzero"`
+	// Current and so on are release names, "" if there is no such link.
+	Current  string `json:"current,omitempty"`
+	Next     string `json:"next,omitempty"`
+	Previous string `json:"previous,omitempty"`
+	Staged   string `json:"staged,omitempty"`
+	// Serving is the release that the unit's supervisor named last; only the
+	// daemon knows it.
+	Serving string `json:"serving,omitempty"`
+	// To is the release on its way, if State is not idle.
+	To string `json:"to,omitempty"`
+	// Last is how the last attempt ended.
+	Last *Outcome `json:"last,omitempty"`
+	// Trouble is a failure that is being retried.
+	Trouble string `json:"trouble,omitempty"`
+	// Checked is when the source answered last; only the daemon knows it.
+	Checked  time.Time  `json:"checked,omitzero"`
+	KnownBad []KnownBad `json:"known_bad,omitempty"`
+	// Unsigned is a source that nobody signs for (Verify=no).
+	Unsigned bool `json:"unsigned,omitempty"`
+}
+
+// KnownBad is a digest that is not tried again.
+type KnownBad struct {
+	Digest  string    `json:"digest"`
+	Version string    `json:"version,omitempty"`
+	Reason  string    `json:"reason"`
+	When    time.Time `json:"when"`
+}
+
+// ReadStatus reads the status of targets from disk. It needs no daemon, takes
+// no lock and changes nothing; what cannot be read stands in Trouble.
+func ReadStatus(stateDir string, targets []*Target) []TargetStatus {
+	all := make([]TargetStatus, 0, len(targets))
+	for _, t := range targets {
+		all = append(all, readStatus(stateDir, t))
+	}
+	return all
+}
+
+func readStatus(stateDir string, t *Target) TargetStatus {
+	blank := TargetStatus{Name: t.Name, Unit: t.Unit, Swap: t.Swap, State: Idle, Unsigned: unsigned(t)}
+	s, err := store.View(filepath.Join(stateDir, t.Name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return blank
+	}
+	if err != nil {
+		blank.Trouble = err.Error()
+		return blank
+	}
+	var r record
+	if _, err := s.LoadRecord(&r); err != nil {
+		st := describe(s, t, record{State: Idle})
+		st.Trouble = err.Error()
+		return st
+	}
+	if r.State == "" {
+		r.State = Idle
+	}
+	return describe(s, t, r)
+}
+
+// describe joins record and listing.
+func describe(s *store.Store, t *Target, r record) TargetStatus {
+	st := TargetStatus{
+		Name: t.Name, Unit: t.Unit, Swap: t.Swap, State: r.State, Since: r.Since,
+		Last: r.Last, Trouble: r.Trouble, Unsigned: unsigned(t),
+	}
+	if r.Swap != "" {
+		st.Swap = r.Swap
+	}
+	if r.State != Idle {
+		st.To = r.To
+	}
+	var errs []error
+	for which, field := range map[store.LinkName]*string{
+		store.Current: &st.Current, store.Next: &st.Next, store.Previous: &st.Previous, store.Staged: &st.Staged,
+	} {
+		link, _, err := s.Link(which)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		*field = link.Name
+	}
+	digests, err := s.KnownBad()
+	if err != nil {
+		errs = append(errs, err)
+	}
+	for _, d := range digests {
+		bad, ok, err := s.Bad(d)
+		if err != nil || !ok {
+			continue // forgiven this moment
+		}
+		st.KnownBad = append(st.KnownBad, KnownBad{Digest: hex.EncodeToString(d[:]), Version: bad.Version, Reason: bad.Reason, When: bad.When})
+	}
+	slices.SortFunc(st.KnownBad, func(a, b KnownBad) int { return a.When.Compare(b.When) })
+	if err := errors.Join(errs...); err != nil && st.Trouble == "" {
+		st.Trouble = err.Error()
+	}
+	return st
+}
+
+func unsigned(t *Target) bool { return t.Source.Verify == "no" }
+
+// report publishes the machine's status to whoever asks the daemon.
+func (m *machine) report() {
+	r := m.record
+	r.State = m.state
+	st := describe(m.store, m.target, r)
+	st.Serving, st.Checked = m.serving, m.checked
+	m.publish(st)
+}
+
+// summary is the daemon's STATUS= line: "3 targets: 2 up to date, 1
+// confirming 1.5.0".
+func summary(all []TargetStatus) string {
+	counts := map[string]int{}
+	var order []string
+	for _, st := range all {
+		what := brief(st)
+		if counts[what] == 0 {
+			order = append(order, what)
+		}
+		counts[what]++
+	}
+	slices.Sort(order)
+	parts := make([]string, 0, len(order))
+	for _, what := range order {
+		parts = append(parts, fmt.Sprintf("%d %s", counts[what], what))
+	}
+	noun := "targets"
+	if len(all) == 1 {
+		noun = "target"
+	}
+	if len(parts) == 0 {
+		return "0 targets"
+	}
+	return fmt.Sprintf("%d %s: %s", len(all), noun, strings.Join(parts, ", "))
+}
+
+// brief is a target in two or three words.
+func brief(st TargetStatus) string {
+	switch {
+	case st.State == Held:
+		return "waiting for the operator with " + version(st.To)
+	case st.State != Idle && st.State != Recovering && st.To != "":
+		return string(st.State) + " " + version(st.To)
+	case st.Last != nil && st.Last.Verdict == VerdictStuck:
+		return "stuck after a failed rollback"
+	case st.Trouble != "":
+		return "in trouble"
+	case st.State == Recovering:
+		return "starting"
+	case st.Current == "":
+		return "without a release"
+	}
+	return "up to date"
+}

@@ -1,0 +1,394 @@
+package upgrader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+	"github.com/upgraderd/upgraderd/upgrader/store/reason"
+	"github.com/upgraderd/upgraderd/upgrader/systemd"
+)
+
+// attemptsMax ends a swap that never comes to a verdict: what is tried again
+// for ever disturbs for ever.
+const attemptsMax = 3
+
+// swap is the step of Swapping. It may be entered again after a crash at any
+// point of it; recover has put the links back then.
+func (m *machine) swap(ctx context.Context) (Event, error) {
+	to, ok := release(m.record.To)
+	if !ok {
+		return StepFailed, fmt.Errorf("record names no release to swap to: %q", m.record.To)
+	}
+	f, err := m.still(ctx)
+	if err == nil {
+		err = usable(m.target.Unit, f)
+	}
+	if err != nil {
+		return m.unusable(ctx, err)
+	}
+	way, why, err := pickSwap(m.target, f, m.store.Path())
+	if err != nil {
+		return m.unusable(ctx, err)
+	}
+	m.announce(ctx, f, way, why)
+	if way == SwapNone {
+		m.emit(ctx, journal.OperatorAwaited)
+		return OperatorAwaited, nil
+	}
+	// What is about to run is compared with what was verified: disks rot.
+	if err := m.store.Verify(ctx, to); err != nil {
+		return m.damaged(ctx, to, err)
+	}
+	if m.record.Attempts >= attemptsMax {
+		return m.refuse(ctx, fmt.Sprintf("%d attempts to swap ended without a verdict", m.record.Attempts))
+	}
+	return m.swapBy(ctx, way, f, to)
+}
+
+// swapBy notes what is about to happen, and lets it.
+func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to store.Release) (Event, error) {
+	from, has, err := m.store.Link(store.Current)
+	if err != nil {
+		return StepFailed, err
+	}
+	previous, hadPrevious, err := m.store.Link(store.Previous)
+	if err != nil {
+		return StepFailed, err
+	}
+	r := &m.record
+	r.From, r.Previous = "", ""
+	if has && from != to {
+		r.From = from.Name
+	}
+	if hadPrevious {
+		r.Previous = previous.Name
+	}
+	r.Swap, r.Invocation, r.Restarts = way, f.InvocationID, f.NRestarts
+	r.Attempts++
+	if err := m.save(); err != nil {
+		return StepFailed, err
+	}
+	m.emit(ctx, journal.SwapStarted, slog.String("swap", string(way)))
+	began := time.Now()
+	var event Event
+	switch {
+	case f.ActiveState == "inactive":
+		event, err = m.installOnly(ctx, to)
+	case waitsForFirst(f):
+		event, err = m.installFirst(ctx, to)
+	case way == SwapHandover && !crashed(f) && r.From != "":
+		event, err = m.handover(ctx, f, to)
+	default:
+		event, err = m.restart(ctx, f, to)
+	}
+	if event == ReleaseServed {
+		m.record.Invocation, m.record.Restarts = m.base.InvocationID, m.base.NRestarts
+		m.emit(ctx, journal.ReleaseServes, slog.Duration("took", time.Since(began)), slog.Duration("window", m.window()))
+		m.calm(ctx)
+	}
+	return event, err
+}
+
+// announce says how the unit is swapped, when that is news.
+func (m *machine) announce(ctx context.Context, f systemd.Facts, way Swap, why string) {
+	if text := string(way) + ": " + why; m.way != text {
+		m.way = text
+		m.emit(ctx, journal.SwapChosen, slog.String("swap", string(way)), slog.String("reason", why))
+	}
+	if f.NeedDaemonReload {
+		m.once(ctx, "daemon-reload "+m.record.Digest, journal.UnitChangedOnDisk)
+	}
+}
+
+// unusable leaves the release staged, and tries again on a slow schedule.
+func (m *machine) unusable(ctx context.Context, err error) (Event, error) {
+	if ctx.Err() != nil {
+		return UnitUnusable, ctx.Err()
+	}
+	m.trouble(ctx, journal.UnitUnusable, err)
+	m.retryAfter(m.pause.next(0))
+	return UnitUnusable, err
+}
+
+// damaged throws a staged release away that is not what was verified; the
+// next cycle fetches it again.
+func (m *machine) damaged(ctx context.Context, to store.Release, err error) (Event, error) {
+	if ctx.Err() != nil {
+		return UnitUnusable, ctx.Err()
+	}
+	m.trouble(ctx, journal.StepFailed, err)
+	m.retryAfter(m.pause.next(0))
+	switch reason.Of(err) {
+	case store.CodeReleaseCorrupt, store.CodeReleaseMissing:
+		err = errors.Join(err, m.store.ClearLink(store.Staged))
+		if current, has, lerr := m.store.Link(store.Current); lerr == nil && (!has || current != to) {
+			err = errors.Join(err, m.store.Remove(to))
+		}
+	}
+	return UnitUnusable, err
+}
+
+// links moves current to to, and previous to what was current.
+func (m *machine) links(to store.Release) error {
+	if from, ok := release(m.record.From); ok {
+		if err := m.store.SetLink(store.Previous, from); err != nil {
+			return err
+		}
+	}
+	return m.store.SetLink(store.Current, to)
+}
+
+// unlink puts the links back to what the record says was before the swap.
+func (m *machine) unlink() error {
+	back := func(which store.LinkName, name string) error {
+		r, ok := release(name)
+		if !ok {
+			return m.store.ClearLink(which)
+		}
+		have, has, err := m.store.Link(which)
+		if err == nil && has && have == r {
+			return nil
+		}
+		return m.store.SetLink(which, r)
+	}
+	return errors.Join(
+		m.store.ClearLink(store.Next),
+		back(store.Current, m.record.From),
+		back(store.Previous, m.record.Previous),
+	)
+}
+
+// installOnly swaps a unit that does not run: its next start is the swap.
+func (m *machine) installOnly(ctx context.Context, to store.Release) (Event, error) {
+	if err := m.links(to); err != nil {
+		return StepFailed, err
+	}
+	m.emit(ctx, journal.ReleaseInstalled, slog.String("result", string(VerdictInstalled)))
+	m.finish(ctx, VerdictInstalled, "")
+	return ReleaseInstalled, nil
+}
+
+// finish ends an attempt after which nothing is staged any more.
+func (m *machine) finish(ctx context.Context, v Verdict, why string) {
+	m.conclude(v, why)
+	m.calm(ctx)
+	if err := m.store.ClearLink(store.Staged); err != nil {
+		m.trouble(ctx, journal.StepFailed, err)
+	}
+	m.lookNow = true
+}
+
+// installFirst gives a supervisor that waits for its first release one, and
+// waits until it serves.
+func (m *machine) installFirst(ctx context.Context, to store.Release) (Event, error) {
+	if err := m.links(to); err != nil {
+		return StepFailed, err
+	}
+	f, err := m.facts(ctx)
+	if err != nil {
+		return StepFailed, err
+	}
+	// It looks at the link on its own, so the wait is for two things.
+	f, err = m.settle(ctx, limit(f, false), func(f systemd.Facts) bool {
+		return serves(f, to.Name) || crashed(f) || f.ActiveState == "inactive"
+	})
+	switch {
+	case ctx.Err() != nil:
+		return StepFailed, ctx.Err()
+	case err != nil:
+		return StepFailed, err
+	case serves(f, to.Name):
+		m.base = f
+		return ReleaseServed, nil
+	case f.ActiveState == "inactive":
+		return m.inconclusive(ctx, "the unit was stopped")
+	}
+	why := "it never became ready: " + ending(f)
+	if err := m.unlink(); err != nil {
+		return StepFailed, err
+	}
+	return m.refuse(ctx, why)
+}
+
+// handover puts the release on trial beside the one that serves:
+//
+//  1. next → the release;
+//  2. ReloadUnit, and wait: the supervisor starts a worker from next;
+//  3. facts decide who serves now;
+//  4. it took over: previous and current follow, and only then next goes.
+//     It did not: next goes, and nobody noticed.
+func (m *machine) handover(ctx context.Context, before systemd.Facts, to store.Release) (Event, error) {
+	if err := m.store.SetLink(store.Next, to); err != nil {
+		return StepFailed, err
+	}
+	job, cancel := context.WithTimeout(ctx, limit(before, false))
+	result, err := m.systemd.Reload(job, m.target.Unit)
+	cancel()
+	if ctx.Err() != nil {
+		return StepFailed, ctx.Err()
+	}
+	if refused(err) {
+		if err := m.store.ClearLink(store.Next); err != nil {
+			return StepFailed, err
+		}
+		return m.notQueued(ctx, err)
+	}
+	f, ferr := m.settle(ctx, reconcileTime, func(f systemd.Facts) bool {
+		return serves(f, to.Name) || !f.Running() || f.InvocationID != before.InvocationID ||
+			(err == nil && result != systemd.ResultDone && !moving(f))
+	})
+	if ctx.Err() != nil {
+		return StepFailed, ctx.Err()
+	}
+	if ferr != nil {
+		return StepFailed, ferr // next stays: recover looks again who serves
+	}
+	if serves(f, to.Name) {
+		return m.tookOver(f, to)
+	}
+	if err := m.store.ClearLink(store.Next); err != nil {
+		return StepFailed, err
+	}
+	return m.notTaken(ctx, before, f, result, err)
+}
+
+func (m *machine) tookOver(f systemd.Facts, to store.Release) (Event, error) {
+	if err := m.links(to); err != nil {
+		return StepFailed, err
+	}
+	if err := m.store.ClearLink(store.Next); err != nil {
+		return StepFailed, err
+	}
+	m.base = f
+	return ReleaseServed, nil
+}
+
+// refused reports that no job was queued, so that nothing can have happened.
+func refused(err error) bool {
+	return systemd.HasCode(err, systemd.CodeDenied, systemd.CodeNotFound, systemd.CodeMasked, systemd.CodeBadUnit,
+		systemd.CodeNoReload, systemd.CodeJobConflict, systemd.CodeRefused)
+}
+
+// notQueued ends an attempt that systemd did not take up.
+func (m *machine) notQueued(ctx context.Context, err error) (Event, error) {
+	if systemd.HasCode(err, systemd.CodeJobConflict) {
+		return m.inconclusive(ctx, m.errText(err))
+	}
+	m.record.Attempts-- // the release was not even tried
+	return m.unusable(ctx, err)
+}
+
+// notTaken finds out why a handover left the old release in place.
+func (m *machine) notTaken(ctx context.Context, before, f systemd.Facts, result systemd.Result, err error) (Event, error) {
+	switch {
+	case f.InvocationID != before.InvocationID:
+		return m.inconclusive(ctx, "the unit was started anew meanwhile")
+	case f.MainPID != before.MainPID:
+		return m.inconclusive(ctx, "the unit's main process changed meanwhile")
+	case !f.Running():
+		return m.inconclusive(ctx, "meanwhile "+ending(f))
+	case err != nil:
+		return m.inconclusive(ctx, m.errText(err))
+	case result == systemd.ResultCanceled:
+		return m.inconclusive(ctx, "another job took the reload's place")
+	case result != systemd.ResultFailed && result != systemd.ResultTimeout:
+		st, _ := serving(f)
+		return m.inconclusive(ctx, fmt.Sprintf("the reload ended (%s), and %q serves", result, st.Release))
+	}
+	was, _ := serving(before)
+	now, _ := serving(f)
+	if was.Starting != "" || was.Draining > 0 && now.Generation == was.Generation && now.Note == was.Note {
+		// The supervisor also refuses when it is busy with the workers of
+		// earlier handovers. That says nothing about this release.
+		m.record.Attempts--
+		return m.inconclusive(ctx, fmt.Sprintf("the handover was refused while %d old workers drain", was.Draining))
+	}
+	why := fmt.Sprintf("the handover failed; the reason stands in: journalctl -u %s", m.target.Unit)
+	if now.Note != "" && now.Note != was.Note {
+		why = "the handover failed: " + journal.Clean(now.Note)
+	}
+	return m.refuse(ctx, why)
+}
+
+// inconclusive ends an attempt that says nothing about the release. It comes
+// up again on a slow schedule, attemptsMax times at most.
+func (m *machine) inconclusive(ctx context.Context, why string) (Event, error) {
+	m.emit(ctx, journal.OperatorIntervened, slog.String("reason", why), slog.String("result", string(VerdictInconclusive)))
+	m.conclude(VerdictInconclusive, why)
+	m.retryAfter(max(m.pause.next(0), pauseMax))
+	return OperatorActed, nil
+}
+
+// restart swaps by stopping the old and starting the new; sockets that
+// systemd holds queue what comes meanwhile.
+func (m *machine) restart(ctx context.Context, before systemd.Facts, to store.Release) (Event, error) {
+	if err := m.links(to); err != nil {
+		return StepFailed, err
+	}
+	f, result, err := m.restartUnit(ctx, before)
+	if ctx.Err() != nil {
+		return StepFailed, ctx.Err()
+	}
+	if refused(err) {
+		if uerr := m.unlink(); uerr != nil {
+			return StepFailed, errors.Join(err, uerr)
+		}
+		return m.notQueued(ctx, err)
+	}
+	switch {
+	case f.LoadState == "":
+		return StepFailed, err // nobody could say what happened
+	case f.InvocationID == before.InvocationID && f.Running():
+		// The old one never stopped.
+		if uerr := m.unlink(); uerr != nil {
+			return StepFailed, errors.Join(err, uerr)
+		}
+		return m.inconclusive(ctx, fmt.Sprintf("the restart ended (%s) and changed nothing", result))
+	case f.Running() && f.InvocationID != before.InvocationID:
+		m.base = f
+		return ReleaseServed, nil
+	case crashed(f), result == systemd.ResultFailed, result == systemd.ResultTimeout:
+		m.record.Reason = "it does not start: " + ending(f)
+		return ReleaseBroke, nil
+	case result == systemd.ResultDone && f.InvocationID != before.InvocationID && f.Type != "oneshot":
+		m.record.Reason = "it ended at once: " + ending(f)
+		return ReleaseBroke, nil
+	}
+	// Stopped by somebody: what starts next shall be the release that proved
+	// itself.
+	if uerr := m.unlink(); uerr != nil {
+		return StepFailed, errors.Join(err, uerr)
+	}
+	return m.inconclusive(ctx, "the unit was stopped meanwhile: "+ending(f))
+}
+
+// restartUnit restarts the unit and waits for it to come to rest. Facts with
+// an empty LoadState mean that systemd could not be asked.
+func (m *machine) restartUnit(ctx context.Context, before systemd.Facts) (systemd.Facts, systemd.Result, error) {
+	// A restart of ours must not be the one that hits the start limit; the
+	// verb may be denied or pointless, and the restart tells.
+	if err := m.systemd.ResetFailed(ctx, m.target.Unit); err != nil {
+		m.log.DebugContext(ctx, "reset-failed: "+m.errText(err))
+	}
+	job, cancel := context.WithTimeout(ctx, limit(before, true))
+	defer cancel()
+	result, err := m.systemd.Restart(job, m.target.Unit)
+	if refused(err) || ctx.Err() != nil {
+		return systemd.Facts{}, result, err
+	}
+	f, ferr := m.settle(ctx, reconcileTime, func(f systemd.Facts) bool {
+		if moving(f) {
+			return false
+		}
+		return f.InvocationID != before.InvocationID || !f.Running() || result != systemd.ResultDone
+	})
+	if ferr != nil {
+		return systemd.Facts{}, result, errors.Join(err, ferr)
+	}
+	return f, result, err
+}
