@@ -21,7 +21,7 @@ import (
 //
 // A ping that cannot be sent is tried again at the next turn.
 func Watchdog(ctx context.Context, healthy func() error) error {
-	limit, err := watchdogLimit(os.LookupEnv, os.Getpid())
+	limit, err := WatchdogInterval()
 	if err != nil || limit == 0 {
 		return err
 	}
@@ -37,6 +37,13 @@ func Watchdog(ctx context.Context, healthy func() error) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// WatchdogInterval is WatchdogSec= of this service: the time within which the
+// manager wants WATCHDOG=1, as sd_watchdog_enabled(3) tells it. It is 0 where
+// no watchdog watches this process.
+func WatchdogInterval() (time.Duration, error) {
+	return watchdogLimit(os.LookupEnv, os.Getpid())
 }
 
 // watchdogLimit is the time within which the manager wants a ping, 0 for never.

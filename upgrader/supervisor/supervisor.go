@@ -49,10 +49,13 @@ func Run(opts Options) (Exit, error) {
 	if err != nil {
 		return Exit{}, err
 	}
+	watchdog, err := activation.WatchdogInterval()
+	if err != nil {
+		return Exit{}, err
+	}
 	s := &Supervisor{
-		opts: opts, log: opts.Log,
-		watchdog: watchdogInterval(),
-		inbox:    make(chan func()), ended: make(chan struct{}),
+		opts: opts, log: opts.Log, watchdog: watchdog,
+		inbox: make(chan func()), ended: make(chan struct{}),
 	}
 	return s.run()
 }
@@ -276,18 +279,6 @@ func (s *Supervisor) status(note string) {
 		s.said = text
 		s.tell("STATUS=" + text)
 	}
-}
-
-// watchdogInterval reads what systemd set for this process.
-func watchdogInterval() time.Duration {
-	if pid := os.Getenv("WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
-		return 0
-	}
-	d, err := microseconds(os.Getenv("WATCHDOG_USEC"))
-	if err != nil {
-		return 0
-	}
-	return d
 }
 
 // micros gives d, and some room for our own work after it, in µs.
