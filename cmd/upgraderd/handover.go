@@ -22,7 +22,7 @@ the new worker serves. Exit status 1: it does not, and the old one never noticed
 
 This is what ExecReload= of a supervised unit runs; an operator says
 "systemctl reload UNIT".`,
-		Args: cobra.NoArgs,
+		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
 				dir, _, _ = strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")

@@ -34,7 +34,9 @@ func main() {
 	if err == nil {
 		return
 	}
-	fmt.Fprintf(os.Stderr, "upgraderd: %v\n", err)
+	if !errors.Is(err, errSaid) {
+		fmt.Fprintf(os.Stderr, "upgraderd: %v\n", err)
+	}
 	var status statusError
 	if errors.As(err, &status) {
 		os.Exit(status.code)
@@ -64,9 +66,16 @@ func rootCommand() *cobra.Command {
 		Short:         "Upgrade services while they serve",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
+		Args:          usage(cobra.NoArgs),
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withStatus(exitUsage, err) })
-	root.AddCommand(superviseCommand(), handoverCommand())
+	root.AddCommand(
+		statusCommand(), verifyCommand(), installCommand(), // what people run
+		daemonCommand(), superviseCommand(), handoverCommand(), // what units run
+		allowsCommand(), runCheckCommand(),
+		versionCommand(),
+	)
 	return root
 }

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upgraderd/upgraderd/activation"
+	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/config"
+	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/systemd"
+)
+
+// stateDir is where releases and records are, unless StateDirectory= says
+// otherwise.
+const stateDir = "/var/lib/upgraderd"
+
+func daemonCommand() *cobra.Command {
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "daemon",
+		Short: "Follow the targets and upgrade their units",
+		Long: `Follow every target in /etc/upgraderd/*.upgrade: fetch and verify new releases,
+hand them to the units, watch them, and undo what turns bad. SIGHUP reads the
+targets again. This is what upgraderd.service runs.`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			options := journal.Options{}
+			if verbose {
+				options.Level = slog.LevelDebug
+			}
+			handler := journal.NewHandler(os.Stderr, options)
+			defer handler.Close()
+			return follow(ctx, slog.New(handler))
+		},
+	}
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say what is only of interest when something is wrong")
+	return cmd
+}
+
+// follow runs the daemon until ctx ends.
+func follow(ctx context.Context, log *slog.Logger) error {
+	dir := stateDir
+	if given, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); given != "" {
+		dir = given
+	}
+	bus := systemd.New(systemd.Options{Log: log})
+	defer bus.Close()
+	interval, err := activation.WatchdogInterval()
+	if err != nil {
+		return err
+	}
+	daemon, err := upgrader.New(upgrader.Options{
+		StateDir: dir, Targets: loadTargets(log), Systemd: bus, Log: log,
+		Notify: activation.Notify, WatchdogInterval: interval,
+	})
+	if err != nil {
+		return err
+	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	go func() {
+		for {
+			select {
+			case <-hangups:
+				if err := daemon.Reload(ctx, loadTargets(log)); err != nil && ctx.Err() == nil {
+					log.Error("reading the targets again", "err", err)
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	if err := daemon.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// loadTargets reads the configuration. What is wrong with it goes to the
+// journal, one line each, and never stops the targets that are whole.
+func loadTargets(log *slog.Logger) []*upgrader.Target {
+	targets, diagnostics := config.LoadAll("/")
+	for _, d := range diagnostics {
+		level := slog.LevelError
+		if d.Warning {
+			level = slog.LevelWarn
+		}
+		text := d.String()
+		if d.Hint != "" {
+			text += "; " + d.Hint
+		}
+		log.Log(context.Background(), level, text, "target", d.Target)
+	}
+	return targets
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/config"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+)
+
+func statusCommand() *cobra.Command {
+	var (
+		asJSON bool
+		root   = "/"
+	)
+	cmd := &cobra.Command{
+		Use:   "status [TARGET...]",
+		Short: "Show targets, what they run, and how the last upgrade ended",
+		Long: `Show every target, or those named: the release it runs, what is going on, and
+how the last attempt ended. It reads the store, so it works with the daemon
+running or not.`,
+		Example: "  upgraderd status\n  upgraderd status app --json",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			all, err := readStatus(root, args, cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(all)
+			}
+			return printStatus(cmd.OutOrStdout(), all, time.Now())
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().StringVar(&root, "root", root, "look below this `directory`")
+	return cmd
+}
+
+// readStatus reads the targets that are named, or all. Those whose .upgrade
+// file is broken are told on stderr, and the others are shown all the same.
+func readStatus(root string, names []string, stderr io.Writer) ([]upgrader.TargetStatus, error) {
+	targets, diagnostics := config.LoadAll(root)
+	if len(names) > 0 {
+		for _, name := range names {
+			if !slices.ContainsFunc(targets, func(t *upgrader.Target) bool { return t.Name == name }) {
+				if _, why := config.Load(root, name); len(why.Errors()) > 0 {
+					return nil, fmt.Errorf("target %q: %w", name, why.Err())
+				}
+				return nil, fmt.Errorf("target %q: %w", name, diagnostics.Of(name).Err())
+			}
+		}
+		targets = slices.DeleteFunc(targets, func(t *upgrader.Target) bool { return !slices.Contains(names, t.Name) })
+	} else if err := diagnostics.Errors().Print(stderr); err != nil {
+		return nil, err
+	}
+	return upgrader.ReadStatus(filepath.Join(root, stateDir), targets), nil
+}
+
+// printStatus is a table, then what needs more than a cell.
+func printStatus(w io.Writer, all []upgrader.TargetStatus, now time.Time) error {
+	if len(all) == 0 {
+		_, err := fmt.Fprintln(w, "No targets. Put one into /etc/upgraderd/NAME.upgrade; see /usr/share/doc/upgraderd/examples.")
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "TARGET\tUNIT\tRELEASE\tSTATE\tLAST")
+	for _, s := range all {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.Name, s.Unit, orDash(shortRelease(s.Current)), state(s), last(s, now))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, s := range all {
+		for _, line := range remarks(s, now) {
+			fmt.Fprintf(w, "\n%s: %s\n", s.Name, line)
+		}
+	}
+	return nil
+}
+
+// state is what is going on, with the version it is about.
+func state(s upgrader.TargetStatus) string {
+	if to := shortRelease(s.To); to != "" {
+		return string(s.State) + " " + to
+	}
+	return string(s.State)
+}
+
+// last is how the last attempt ended.
+func last(s upgrader.TargetStatus, now time.Time) string {
+	if s.Last == nil {
+		return "-"
+	}
+	change := s.Last.To
+	if s.Last.From != "" {
+		change = s.Last.From + " → " + s.Last.To
+	}
+	return fmt.Sprintf("%s %s, %s", change, s.Last.Verdict, ago(now.Sub(s.Last.When)))
+}
+
+// remarks are what a person should read twice.
+func remarks(s upgrader.TargetStatus, now time.Time) []string {
+	var lines []string
+	if s.Trouble != "" {
+		lines = append(lines, s.Trouble)
+	}
+	if s.Last != nil && s.Last.Reason != "" {
+		lines = append(lines, fmt.Sprintf("%s was %s: %s", s.Last.To, s.Last.Verdict, s.Last.Reason))
+	}
+	for _, bad := range s.KnownBad {
+		lines = append(lines, fmt.Sprintf("known bad: %s (%.12s…), %s: %s", bad.Version, bad.Digest, ago(now.Sub(bad.When)), bad.Reason))
+	}
+	if s.Unsigned {
+		lines = append(lines, "unsigned source (Verify=no): whoever controls it decides what runs here")
+	}
+	return lines
+}
+
+// shortRelease is the version in a release's name.
+func shortRelease(name string) string {
+	if r, err := store.ParseRelease(name); err == nil {
+		return r.Version
+	}
+	return name
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// ago is a time span as people say it, in one unit.
+func ago(d time.Duration) string {
+	for _, unit := range []struct {
+		name string
+		span time.Duration
+	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"min", time.Minute}} {
+		if d >= 2*unit.span {
+			return fmt.Sprintf("%d%s ago", d/unit.span, unit.name)
+		}
+	}
+	return fmt.Sprintf("%ds ago", max(0, d/time.Second))
+}
+
+// usage gives mistakes in the arguments their exit status.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return withStatus(exitUsage, fmt.Errorf("%w\nUsage: %s", err, strings.TrimSpace(cmd.UseLine())))
+		}
+		return nil
+	}
+}
