@@ -132,13 +132,17 @@ func (f *Fetcher) Unsigned() bool { return f.o.Verify == VerifyNo }
 // neither user nor query of a URL.
 func (f *Fetcher) String() string { return f.name() + " from " + f.source.String() }
 
+// Close ends the use of f and frees what its source holds. It does not end a
+// Check, Fetch or Wait: their contexts do.
+func (f *Fetcher) Close() {
+	if c, ok := f.source.(source.Closer); ok {
+		c.Close()
+	}
+}
+
 func (f *Fetcher) name() string {
 	if f.Unsigned() {
 		return f.o.Target + " (unsigned)"
 	}
 	return f.o.Target
 }
-
-// Close frees idle connections. It does not end a Check, Fetch or Wait: their
-// contexts do.
-func (f *Fetcher) Close() { f.source.Close() }

@@ -32,6 +32,9 @@ var (
 )
 
 func (h *HTTP) get(ctx context.Context, name string, header http.Header) (*answer, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
 	target := h.base.JoinPath(url.PathEscape(name))
 	a := &answer{h: h, name: name}
 	a.ctx, a.cancel = context.WithCancelCause(ctx)

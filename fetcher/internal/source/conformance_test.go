@@ -154,7 +154,6 @@ func conform(t *testing.T, open func(t *testing.T) (Source, publisher)) {
 			s.Read(ctx, "app", 2<<20, "")
 			s.Read(ctx, "none", 10, "")
 		}
-		s.Close()
 		settled(t, before)
 	})
 

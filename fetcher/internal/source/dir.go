@@ -36,9 +36,6 @@ func NewDir(path string) *Dir {
 // String gives the path.
 func (d *Dir) String() string { return d.path }
 
-// Close does nothing: no file stays open between two calls.
-func (d *Dir) Close() {}
-
 // Read gives a small file whole.
 func (d *Dir) Read(ctx context.Context, name string, max int64, since Mark) ([]byte, Mark, error) {
 	f, st, err := d.open(name)
@@ -129,8 +126,8 @@ func (d *Dir) each(max int, do func(name string, st *unix.Stat_t)) error {
 // open opens name if it is a regular file, and never waits for it: a FIFO
 // without a writer would block, a device could do anything.
 func (d *Dir) open(name string) (*os.File, *unix.Stat_t, error) {
-	if name == "" || strings.Contains(name, "/") || name == "." || name == ".." {
-		return nil, nil, fault.New(fault.SourceNotFile, fmt.Errorf("%q is not the name of a file", name), "")
+	if err := checkName(name); err != nil {
+		return nil, nil, err
 	}
 	dir, err := os.Open(d.path)
 	if err != nil {

@@ -53,7 +53,10 @@ type HTTP struct {
 	o      HTTPOptions
 }
 
-var _ Source = (*HTTP)(nil)
+var (
+	_ Source = (*HTTP)(nil)
+	_ Closer = (*HTTP)(nil)
+)
 
 // NewHTTP follows the directory at base. Nothing is asked of the server yet.
 func NewHTTP(base *url.URL, o HTTPOptions) (*HTTP, error) {
@@ -86,12 +89,14 @@ func NewHTTP(base *url.URL, o HTTPOptions) (*HTTP, error) {
 			Proxy:                  proxy,
 			OnProxyConnectResponse: proxyAnswered,
 			DialContext:            o.Dial,
-			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(4)},
 			TLSHandshakeTimeout:    connectTimeout,
 			MaxResponseHeaderBytes: headerMax,
 			DisableCompression:     true,
-			MaxIdleConns:           2,
-			IdleConnTimeout:        30 * time.Second,
+			// Minutes lie between two looks, so a connection is not kept: no
+			// descriptor waits for the next one, and nothing that a server
+			// sends unasked is read. Session tickets make the next short.
+			DisableKeepAlives: true,
 		},
 	}}, nil
 }
@@ -124,7 +129,8 @@ func loadRoots(file string) (*x509.CertPool, error) {
 // String gives the URL without user, password and query.
 func (h *HTTP) String() string { return redact(h.base) }
 
-// Close frees idle connections.
+// Close frees connections that were made but, since their request was given up,
+// not used.
 func (h *HTTP) Close() { h.client.CloseIdleConnections() }
 
 // Read gets a small file whole, if it is not as it was.

@@ -62,6 +62,9 @@ func (a *answer) fault(err error) error {
 			return fault.Passing(fault.Connect, err, network)
 		case strings.HasPrefix(err.Error(), "tls: "):
 			return fault.New(fault.TLS, err, "check which TLS versions and certificates the server asks for")
+		case strings.Contains(err.Error(), "Location header"):
+			// Its text repeats the header, which may repeat a token of ours.
+			return fault.New(fault.Redirect, errors.New("redirect to what is no URL"), "check Path=")
 		case strings.Contains(err.Error(), "Content-Length"):
 			return fault.Passing(fault.Size, err, "")
 		case isOp, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
@@ -76,7 +79,7 @@ func summary(chain []*x509.Certificate) string {
 		return ""
 	}
 	c := chain[0]
-	return fmt.Sprintf(" (certificate of %q by %q, until %s)", c.Subject.CommonName, c.Issuer.CommonName, c.NotAfter.UTC().Format("2006-01-02"))
+	return fmt.Sprintf(" (certificate of %q by %q, until %s)", c.Subject, c.Issuer, c.NotAfter.UTC().Format("2006-01-02"))
 }
 
 // status says what an answer means that brings no file.

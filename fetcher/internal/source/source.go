@@ -7,7 +7,9 @@ package source
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
 )
@@ -26,9 +28,10 @@ type Source interface {
 	// still as it was at from.Mark (an empty mark is not compared), else at
 	// 0: see Stream.Offset. The caller closes the stream. Reads end when ctx
 	// does.
+	//
+	// Neither takes a name that is more than one element of a path, nor
+	// leaves anything open once it failed or the stream is closed.
 	Open(ctx context.Context, name string, from Position) (*Stream, error)
-	// Close frees idle connections. The source may still be used.
-	Close()
 }
 
 // Lister is a source that can name its files.
@@ -45,6 +48,11 @@ type Watcher interface {
 	// Watch returns nil once the source is not in the state since, and an
 	// error when ctx ended.
 	Watch(ctx context.Context, since Mark) error
+}
+
+// Closer is a source that holds something beyond its calls.
+type Closer interface {
+	Close()
 }
 
 // Mark identifies one state of a file or of a whole source: an ETag, a
@@ -85,6 +93,14 @@ var ErrUnchanged = unchanged{}
 type unchanged struct{}
 
 func (unchanged) Error() string { return "unchanged" }
+
+// checkName keeps a name inside the source.
+func checkName(name string) error {
+	if name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
+		return fault.New(fault.SourceNotFile, fmt.Errorf("%q is not the name of a file", name), "")
+	}
+	return nil
+}
 
 // asFault gives the *fault.Error inside err, bare: what wraps it may be text of
 // net/http with a URL in it.
