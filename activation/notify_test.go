@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -181,23 +182,30 @@ func TestWatchdog(t *testing.T) {
 		return n
 	}
 	synctest.Test(t, func(t *testing.T) {
-		var sick error
+		var sick atomic.Bool
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- activation.Watchdog(ctx, func() error { return sick }) }()
+		go func() {
+			done <- activation.Watchdog(ctx, func() error {
+				if sick.Load() {
+					return errors.New("the main loop hangs")
+				}
+				return nil
+			})
+		}()
 
 		time.Sleep(4*time.Second + time.Millisecond)
 		synctest.Wait()
 		if n := pings(); n != 5 {
 			t.Errorf("got %d pings in 4s of WatchdogSec=2s, want 5", n)
 		}
-		sick = errors.New("the main loop hangs")
+		sick.Store(true)
 		time.Sleep(4 * time.Second)
 		synctest.Wait()
 		if n := pings(); n != 0 {
 			t.Errorf("got %d pings of a sick service, want none", n)
 		}
-		sick = nil
+		sick.Store(false)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		if n := pings(); n != 2 {

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
+	"sync"
 	"time"
+
+	"github.com/upgraderd/upgraderd/activation/internal/drain"
 )
 
 const (
@@ -57,15 +59,8 @@ type Server struct {
 }
 
 // CutError says that a drain met its limit and closed connections that were
-// not done.
-type CutError struct {
-	Connections int
-	Limit       time.Duration
-}
-
-func (e *CutError) Error() string {
-	return fmt.Sprintf("drain: cut %d connections that were busy after %s: raise DrainLimit, or end long answers when the context ends", e.Connections, e.Limit)
-}
+// not done: how many, and after which time.
+type CutError = drain.CutError
 
 // Serve runs the servers until ctx ends, then drains them all and returns.
 // Cancel ctx on SIGTERM ([signal.NotifyContext]). It sends READY=1 once all
@@ -104,50 +99,87 @@ func Serve(ctx context.Context, servers ...Server) error {
 	if len(servers) == 0 {
 		return errors.New("serve: got no server")
 	}
-	var drains []*drain
-	for i, s := range servers {
-		d, err := newDrain(s)
+	options := make([]drain.Options, len(servers))
+	for i := range servers {
+		o, err := servers[i].open()
 		if err != nil {
-			for _, d := range drains {
-				d.closeListeners()
+			for _, o := range options[:i] {
+				closeAll(o.Listeners)
 			}
 			for _, s := range servers[i:] {
 				closeAll(s.Listeners)
 			}
-			return fmt.Errorf("serve %q: %w", s.Name, err)
+			return fmt.Errorf("serve %q: %w", servers[i].Name, err)
 		}
-		drains = append(drains, d)
+		options[i] = o
 	}
 
-	failed := make(chan struct{}, len(drains))
-	for _, d := range drains {
-		go d.accept(func() { failed <- struct{}{} })
+	drains := make([]*drain.Server, len(options))
+	failed := make(chan struct{}, len(options))
+	for i, o := range options {
+		drains[i] = drain.New(o)
+		go drains[i].Accept(func() { failed <- struct{}{} })
 	}
-	err := Ready()
-	if err == nil {
+	errs := make([]error, 1+len(drains))
+	if errs[0] = Ready(); errs[0] == nil {
 		select {
 		case <-ctx.Done():
 		case <-failed: // its drain says why
 		}
 	}
-	announceStop(drains)
+	announceStop(options)
 
-	errs := make(chan error, len(drains))
-	for _, d := range drains {
-		go func() { errs <- d.run() }()
+	var ends sync.WaitGroup
+	for i, d := range drains {
+		ends.Go(func() { errs[1+i] = d.Drain() })
 	}
-	all := []error{err}
-	for range drains {
-		all = append(all, <-errs)
-	}
-	return errors.Join(all...)
+	ends.Wait()
+	return errors.Join(errs...)
 }
 
 // announceStop tells the manager that the service ends, and for how long that
 // may take. A manager that is gone changes nothing about what is to be done.
-func announceStop(drains []*drain) {
-	longest := slices.MaxFunc(drains, func(a, b *drain) int { return int(a.limit - b.limit) })
-	_ = Notify("STOPPING=1", fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (longest.limit+stopMargin).Microseconds()))
+func announceStop(options []drain.Options) {
+	var longest time.Duration
+	for _, o := range options {
+		longest = max(longest, o.Limit)
+	}
+	_ = Notify("STOPPING=1", fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", (longest+stopMargin).Microseconds()))
+}
+
+// open listens, reads the certificate, and says how s is to be drained.
+func (s *Server) open() (drain.Options, error) {
+	if s.HTTP == nil {
+		return drain.Options{}, errors.New("Server.HTTP is nil")
+	}
+	if err := s.loadCert(); err != nil {
+		return drain.Options{}, err
+	}
+	listeners, err := s.listeners()
+	if err != nil {
+		return drain.Options{}, err
+	}
+	return drain.Options{
+		HTTP:      s.HTTP,
+		TLS:       s.tls(),
+		Listeners: listeners,
+		Grace:     orDefault(s.Grace, defaultGrace),
+		Limit:     orDefault(s.DrainLimit, defaultDrainLimit),
+	}, nil
+}
+
+// orDefault reads an option: 0 is the default, negative is none.
+func orDefault(v, def time.Duration) time.Duration {
+	if v == 0 {
+		return def
+	}
+	return max(v, 0)
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		l.Close()
+	}
 }
 
 // listeners returns what s answers on.

@@ -36,35 +36,42 @@ func nextState(name string) string { return name + ".next" }
 //
 // For a moment there are two copies, the other as NAME.next: a process killed
 // at any point leaves the old state or the new. Count both in
-// FileDescriptorStoreMax=. For names, and for what a manager may refuse
-// silently, see [StoreFile]; a state's name has at most 250 characters, and
-// belongs to one goroutine at a time.
+// FileDescriptorStoreMax=, and call [TakeState] first, which finishes what a
+// killed process began. For names, and for what a manager may refuse silently,
+// see [StoreFile]; a state's name has at most 250 characters, and belongs to
+// one goroutine at a time.
 func StoreState(name string, data []byte) error {
 	if len(data) > maxState {
 		return fmt.Errorf("store state %q: got %d bytes, want at most %d", name, len(data), maxState)
 	}
-	next := nextState(name)
-	for _, n := range [...]string{name, next} {
+	for _, n := range [...]string{name, nextState(name)} {
 		if err := checkName(n); err != nil {
 			return fmt.Errorf("store state: %w", err)
 		}
 	}
-	// The manager removes by name only, all of it. So the new state goes in
-	// beside the old, then takes its place, and at no step is a copy removed
-	// that is the newest. What a killed process left under .next goes with
-	// the last step.
-	steps := [...]func() error{
-		func() error { return storeSealed(next, data) },
-		func() error { return RemoveStored(name) },
-		func() error { return storeSealed(name, data) },
-		func() error { return RemoveStored(next) },
+	// The manager removes by name only, all that has the name. So the new
+	// state goes in beside the old, and then takes its place: at no step is
+	// the newest copy removed.
+	err := storeSealed(nextState(name), data)
+	if err == nil {
+		err = settleState(name, data)
 	}
-	for _, step := range steps {
-		if err := step(); err != nil {
-			return fmt.Errorf("store state %q: %w", name, err)
-		}
+	if err != nil {
+		return fmt.Errorf("store state %q: %w", name, err)
 	}
 	return nil
+}
+
+// settleState puts data, of which .next holds a copy, in the place of whatever
+// name holds.
+func settleState(name string, data []byte) error {
+	if err := RemoveStored(name); err != nil {
+		return err
+	}
+	if err := storeSealed(name, data); err != nil {
+		return err
+	}
+	return RemoveStored(nextState(name))
 }
 
 // storeSealed makes a file of its own for each copy: systemd drops a second
@@ -114,6 +121,7 @@ func TakeState(name string) ([]byte, error) {
 	var newest []byte
 	var newestAt uint64
 	var bad error
+	begun := false // a StoreState that did not end
 	for _, n := range [...]string{name, nextState(name)} {
 		files, err := TakeStored(n)
 		if err != nil {
@@ -129,7 +137,13 @@ func TakeState(name string) ([]byte, error) {
 			if newest == nil || at > newestAt {
 				newest, newestAt = data, at
 			}
+			begun = begun || n != name
 		}
+	}
+	if begun {
+		// Left as it is, the next StoreState would need room for a third copy.
+		// Where this cannot be sent, the state is as safe as it was.
+		_ = settleState(name, newest)
 	}
 	switch {
 	case newest != nil:

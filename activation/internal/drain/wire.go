@@ -1,4 +1,4 @@
-package activation
+package drain
 
 import (
 	"crypto/tls"

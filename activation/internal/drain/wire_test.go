@@ -1,4 +1,4 @@
-package activation
+package drain
 
 import (
 	"crypto/tls"
@@ -93,11 +93,8 @@ func BenchmarkRequest(b *testing.B) {
 			s := &http.Server{Handler: handler}
 			served := l
 			if name == "serve" {
-				d, err := newDrain(Server{HTTP: s, Listeners: []net.Listener{l}})
-				if err != nil {
-					b.Fatal(err)
-				}
-				served = wiredListener{d.raw[0]}
+				New(Options{HTTP: s, Listeners: []net.Listener{l}, Grace: time.Second, Limit: time.Second})
+				served = wiredListener{l}
 			}
 			go s.Serve(served)
 			defer s.Close()

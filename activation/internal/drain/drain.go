@@ -1,4 +1,13 @@
-package activation
+// Package drain ends an HTTP server without failing a request: what was accepted
+// is answered, and a connection is closed only when no request can be on its
+// way, or when the limit says so.
+//
+// It does what Shutdown of net/http does not: Shutdown closes idle connections
+// at once, and drops a request that it has just read (golang/go#75591). So this
+// package follows every connection itself, lets clients leave on their own, and
+// calls Shutdown when there is nothing left that it could lose. It knows
+// nothing of systemd.
+package drain
 
 import (
 	"context"
@@ -27,10 +36,10 @@ const (
 	partialWait = time.Second
 )
 
-// drain is one HTTP server on its way from accepting to done. It knows of
+// Server is one HTTP server on its way from accepting to done. It knows of
 // every connection what Shutdown would need to know and does not: whether a
 // request is in a handler, or may be on its way.
-type drain struct {
+type Server struct {
 	http         *http.Server
 	tls          bool
 	raw          []net.Listener
@@ -66,41 +75,43 @@ type conn struct {
 
 type connKey struct{}
 
-func newDrain(s Server) (*drain, error) {
-	if s.HTTP == nil {
-		return nil, errors.New("Server.HTTP is nil")
-	}
-	if err := s.loadCert(); err != nil {
-		return nil, err
-	}
-	raw, err := s.listeners()
-	if err != nil {
-		return nil, err
-	}
-	d := &drain{
-		http:  s.HTTP,
-		tls:   s.tls(),
-		raw:   raw,
-		grace: orDefault(s.Grace, defaultGrace),
-		limit: orDefault(s.DrainLimit, defaultDrainLimit),
-		empty: make(chan struct{}, 1),
+// Options say what is served, where, and how it ends. There are no defaults.
+type Options struct {
+	HTTP      *http.Server
+	TLS       bool           // HTTP.TLSConfig has the certificates
+	Listeners []net.Listener // at least one; the drain closes them
+	Grace     time.Duration  // that a connection between requests is left open
+	Limit     time.Duration  // of the whole drain
+}
 
+// New puts the drain around the server's Handler, ConnState and ConnContext.
+func New(o Options) *Server {
+	d := &Server{
+		http:     o.HTTP,
+		tls:      o.TLS,
+		raw:      o.Listeners,
+		grace:    o.Grace,
+		limit:    o.Limit,
+		empty:    make(chan struct{}, 1),
 		accepted: make(chan struct{}),
 	}
 	d.hook()
-	return d, nil
+	return d
 }
 
-// orDefault reads an option: 0 is the default, negative is none.
-func orDefault(v, def time.Duration) time.Duration {
-	if v == 0 {
-		return def
-	}
-	return max(v, 0)
+// CutError says that a drain met its limit and closed connections that were
+// not done.
+type CutError struct {
+	Connections int
+	Limit       time.Duration
+}
+
+func (e *CutError) Error() string {
+	return fmt.Sprintf("drain: cut %d connections that were busy after %s: raise the limit, or end long answers when the context ends", e.Connections, e.Limit)
 }
 
 // hook puts the drain around the server's handler and connection hooks.
-func (d *drain) hook() {
+func (d *Server) hook() {
 	s := d.http
 	handler := s.Handler
 	if handler == nil {
@@ -154,7 +165,7 @@ func (d *drain) hook() {
 }
 
 // tell marks the answer as the connection's last, if the server drains.
-func (d *drain) tell(w http.ResponseWriter, r *http.Request) bool {
+func (d *Server) tell(w http.ResponseWriter, r *http.Request) bool {
 	// An upgrade has a Connection header of its own, and a client that asked
 	// for one and does not get it is told next time.
 	if !d.draining.Load() || r.Header.Get("Upgrade") != "" {
@@ -167,7 +178,7 @@ func (d *drain) tell(w http.ResponseWriter, r *http.Request) bool {
 }
 
 // enter follows a connection through net/http's states.
-func (d *drain) enter(nc net.Conn, state http.ConnState) {
+func (d *Server) enter(nc net.Conn, state http.ConnState) {
 	v, ok := d.open.Load(nc)
 	if !ok {
 		return
@@ -196,7 +207,7 @@ func (d *drain) enter(nc net.Conn, state http.ConnState) {
 	}
 }
 
-func (d *drain) forget(c *conn) {
+func (d *Server) forget(c *conn) {
 	if _, was := d.open.LoadAndDelete(c.nc); was && d.count.Add(-1) == 0 {
 		select {
 		case d.empty <- struct{}{}:
@@ -213,9 +224,10 @@ func speaksHTTP2(c *conn) bool {
 	return c.wire != nil && c.wire.preface.Load()
 }
 
-// accept runs the server on its listeners and returns when all of them have
-// ended. It calls ended when the first one has.
-func (d *drain) accept(ended func()) {
+// Accept runs the server on its listeners and returns when all of them have
+// ended. It calls ended when the first one has: [Server.Drain] is due then, if
+// it was not the reason.
+func (d *Server) Accept(ended func()) {
 	defer close(d.accepted)
 	errs := make(chan error, len(d.raw))
 	for _, l := range d.raw {
@@ -239,16 +251,21 @@ func (d *drain) accept(ended func()) {
 	}
 }
 
-func (d *drain) closeListeners() { closeAll(d.raw) }
-
-func closeAll(listeners []net.Listener) {
-	for _, l := range listeners {
+func (d *Server) closeListeners() {
+	for _, l := range d.raw {
 		l.Close()
 	}
 }
 
-// run drains the server: see [Serve] for the steps.
-func (d *drain) run() error {
+// Drain ends the server, which is in [Server.Accept] in another goroutine. It
+// returns nil, a [*CutError], or why the server ended before its time.
+//
+//  1. Close the listeners and wait for the accept loops: from here on the set
+//     of connections only shrinks.
+//  2. Tell every client that asks, and close what stays quiet for the grace.
+//  3. When no request can be lost any more: Shutdown, for what only it can do.
+//  4. Wait for the rest until the limit, then cut.
+func (d *Server) Drain() error {
 	// The caller's context has ended; that is why we are here.
 	ctx, cancel := context.WithTimeout(context.Background(), d.limit)
 	defer cancel()
@@ -266,7 +283,7 @@ func (d *drain) run() error {
 }
 
 // awaitSafe returns when Shutdown can no longer lose a request.
-func (d *drain) awaitSafe(ctx context.Context) {
+func (d *Server) awaitSafe(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	begun := time.Now()
@@ -287,7 +304,7 @@ func (d *drain) awaitSafe(ctx context.Context) {
 // sweep closes the connections that have been quiet for long enough and counts
 // those on which Shutdown could lose a request; with streams, also running
 // answers that went out without "Connection: close".
-func (d *drain) sweep(now time.Time, streams bool) (atRisk int) {
+func (d *Server) sweep(now time.Time, streams bool) (atRisk int) {
 	d.open.Range(func(_, v any) bool {
 		c := v.(*conn)
 		if !c.atRisk(streams) {
@@ -320,7 +337,7 @@ func (c *conn) atRisk(streams bool) bool {
 
 // done says whether c is between requests and nothing has come in on it for as
 // long as the grace.
-func (d *drain) done(c *conn, now time.Time) bool {
+func (d *Server) done(c *conn, now time.Time) bool {
 	var reads uint64
 	if c.wire != nil {
 		reads = c.wire.reads.Load()
@@ -359,7 +376,7 @@ func (c *conn) queued() bool {
 }
 
 // shutdown ends what is left and returns how many connections it had to cut.
-func (d *drain) shutdown(ctx context.Context) (cut int) {
+func (d *Server) shutdown(ctx context.Context) (cut int) {
 	polling, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
@@ -389,7 +406,7 @@ func (d *drain) shutdown(ctx context.Context) (cut int) {
 }
 
 // awaitEmpty returns true when no connection is left, false when ctx ends.
-func (d *drain) awaitEmpty(ctx context.Context) bool {
+func (d *Server) awaitEmpty(ctx context.Context) bool {
 	for d.count.Load() > 0 {
 		select {
 		case <-ctx.Done():
