@@ -108,7 +108,7 @@ func Size(s string) (int64, error) {
 			units = units[1:]
 		}
 		if len(units) == 0 {
-			return 0, fmt.Errorf("%s does not follow in a size: units go from large to small, each once", Quote(rest))
+			return 0, fmt.Errorf("nothing may follow a number without a unit, but %s does", Quote(rest))
 		}
 		if sum, err = addTo(sum, whole, wholeBytes(fraction, units[0].factor), units[0].factor); err != nil {
 			return 0, err
@@ -116,7 +116,7 @@ func Size(s string) (int64, error) {
 		rest = strings.TrimLeft(rest[len(units[0].suffix):], whitespace)
 		units = units[1:]
 		if rest != "" && strings.IndexByte(numerals, rest[0]) < 0 {
-			return 0, fmt.Errorf("%s is no unit of size: K, M, G and T stand alone and count in 1024", Quote(rest))
+			return 0, fmt.Errorf("%s is no unit that may stand here: T, G, M, K and B come in this order, each once", Quote(rest))
 		}
 	}
 	return sum, nil

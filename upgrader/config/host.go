@@ -1,0 +1,136 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+	"strings"
+
+	"aead.dev/minisign"
+	"golang.org/x/sys/unix"
+
+	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
+)
+
+// scope is what the value of a key may depend on: the target's name, and the
+// host whose files are being read.
+type scope struct {
+	tree tree
+	name string
+	// trusted are the keys named so far, by their id.
+	trusted map[uint64]minisign.PublicKey
+}
+
+// specifier is a letter that may follow a percent sign in a value.
+type specifier struct {
+	letter  byte
+	meaning string
+	value   func(scope) (string, error)
+}
+
+// specifiers have the letters and meanings of systemd.unit(5). It is a
+// function since nothing in this package is changeable and global.
+func specifiers() []specifier {
+	constant := func(s string) func(scope) (string, error) {
+		return func(scope) (string, error) { return s, nil }
+	}
+	osRelease := func(field string) func(scope) (string, error) {
+		return func(s scope) (string, error) { return s.osRelease(field) }
+	}
+	return []specifier{
+		{'a', "architecture as systemd names it: `x86-64`, `arm64`, …", func(scope) (string, error) { return architecture(runtime.GOARCH), nil }},
+		{'A', "`IMAGE_VERSION=` of os-release(5)", osRelease("IMAGE_VERSION")},
+		{'B', "`BUILD_ID=` of os-release(5)", osRelease("BUILD_ID")},
+		{'E', "`/etc`", constant("/etc")},
+		{'H', "host name", func(scope) (string, error) { return os.Hostname() }},
+		{'i', "instance: what stands between @ and `.upgrade` in the file's name", func(s scope) (string, error) { _, i, _ := instance(s.name); return i, nil }},
+		{'l', "host name up to its first dot", func(scope) (string, error) { h, err := os.Hostname(); h, _, _ = strings.Cut(h, "."); return h, err }},
+		{'m', "machine id", scope.machineID},
+		{'M', "`IMAGE_ID=` of os-release(5)", osRelease("IMAGE_ID")},
+		{'n', "the file's name: `app.upgrade`", func(s scope) (string, error) { return s.name + suffix, nil }},
+		{'N', "the target's name: `app`", func(s scope) (string, error) { return s.name, nil }},
+		{'o', "`ID=` of os-release(5), such as `debian`", osRelease("ID")},
+		{'p', "the target's name up to its @, all of it where there is none", func(s scope) (string, error) { p, _, _ := instance(s.name); return p, nil }},
+		{'S', "`/var/lib`", constant("/var/lib")},
+		{'t', "`/run`", constant("/run")},
+		{'v', "kernel release, as of `uname -r`", func(scope) (string, error) { return kernelRelease() }},
+		{'w', "`VERSION_ID=` of os-release(5)", osRelease("VERSION_ID")},
+		{'W', "`VARIANT_ID=` of os-release(5)", osRelease("VARIANT_ID")},
+	}
+}
+
+// expand replaces the specifiers of a value.
+func (s scope) expand(text string) (string, error) {
+	return unitfile.Expand(text, func(letter byte) (string, error) {
+		for _, sp := range specifiers() {
+			if sp.letter != letter {
+				continue
+			}
+			v, err := sp.value(s)
+			if err != nil {
+				return "", fmt.Errorf("resolve %%%c: %w", letter, err)
+			}
+			return v, nil
+		}
+		return "", refuse("a percent sign itself is written %%", "%%%s is no specifier", string(rune(letter)))
+	})
+}
+
+// architecture gives systemd's name of the architecture upgraderd was built
+// for: what it can run, it can upgrade.
+func architecture(goarch string) string {
+	names := map[string]string{
+		"386": "x86", "amd64": "x86-64", "loong64": "loongarch64", "mipsle": "mips-le",
+		"mips64le": "mips64-le", "ppc64le": "ppc64-le",
+	}
+	if name, ok := names[goarch]; ok {
+		return name
+	}
+	return goarch // arm, arm64, riscv64, s390x, … are the same in both
+}
+
+func kernelRelease() (string, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", err
+	}
+	return unix.ByteSliceToString(u.Release[:]), nil
+}
+
+const factMax = 64 << 10 // bytes of os-release and machine-id
+
+func (s scope) machineID() (string, error) {
+	raw, err := s.tree.read("/etc/machine-id", factMax, notByAll)
+	if err != nil {
+		return "", err
+	}
+	id := strings.TrimSpace(string(raw))
+	if len(id) != 32 || strings.Trim(id, "0123456789abcdef") != "" {
+		return "", errors.New("/etc/machine-id holds no machine id")
+	}
+	return id, nil
+}
+
+// osRelease reads a field of os-release(5); one that is not set is empty.
+func (s scope) osRelease(field string) (string, error) {
+	raw, err := s.tree.read("/etc/os-release", factMax, notByAll)
+	if errors.Is(err, fs.ErrNotExist) {
+		raw, err = s.tree.read("/usr/lib/os-release", factMax, notByAll)
+	}
+	if err != nil {
+		return "", err
+	}
+	value := ""
+	for _, line := range strings.Split(string(raw), "\n") {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), field+"="); ok {
+			words, err := unitfile.Words(v)
+			if err != nil {
+				return "", fmt.Errorf("os-release: %s: %w", field, err)
+			}
+			value = strings.Join(words, " ")
+		}
+	}
+	return value, nil
+}

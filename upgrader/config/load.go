@@ -1,0 +1,176 @@
+package config
+
+import (
+	"fmt"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/upgraderd/upgraderd/upgrader"
+)
+
+// LoadAll reads every target of the tree below root ("" or "/" for the running
+// system). It gives the targets that are whole, sorted by name, and the
+// diagnostics of all others; masked ones and templates are neither. Two targets
+// that name one unit are both refused, since nothing says which is meant.
+func LoadAll(root string) ([]*upgrader.Target, Diagnostics) {
+	readings, ds := loadAll(treeAt(root))
+	clash(readings)
+	var targets []*upgrader.Target
+	for _, r := range readings {
+		ds = append(ds, r.diagnostics()...)
+		if r.ok() {
+			targets = append(targets, &r.target)
+		}
+	}
+	return targets, ds
+}
+
+// Load reads one target of the tree below root by its name. The target is nil
+// if a diagnostic is an error. Other targets are not looked at, so it does not
+// find two that name one unit.
+func Load(root, name string) (*upgrader.Target, Diagnostics) {
+	r, d := load(treeAt(root), name)
+	if r == nil {
+		return nil, Diagnostics{d}
+	}
+	if !r.ok() {
+		return nil, r.diagnostics()
+	}
+	return &r.target, r.diagnostics()
+}
+
+func loadAll(t tree) ([]*reading, Diagnostics) {
+	var ds Diagnostics
+	names, err := t.names()
+	if err != nil {
+		ds = append(ds, Diagnostic{File: t.real(SearchPath()[0]), Code: CodeFile, Message: oneLine(err.Error())})
+	}
+	var readings []*reading
+	for _, name := range names {
+		if file, ok := t.mainFile(name); !ok || t.masked(file) {
+			continue
+		}
+		r, d := load(t, name)
+		if r == nil {
+			ds = append(ds, d)
+			continue
+		}
+		readings = append(readings, r)
+	}
+	return readings, ds
+}
+
+// load reads a target with its drop-ins, or says why there is none of that
+// name.
+func load(t tree, name string) (*reading, Diagnostic) {
+	file, ok := t.mainFile(name)
+	d := Diagnostic{Target: name, File: t.real(path.Join(SearchPath()[0], name+suffix)), Code: CodeFile}
+	switch err := checkName(name); {
+	case err != nil:
+		d.Message, d.Hint = oneLine(err.Error()), hintOf(err)
+		if ok {
+			d.File = t.real(file)
+		}
+		return nil, d
+	case template(name):
+		d.Message = "this is a template, which follows nothing by itself"
+		d.Hint = fmt.Sprintf("make a symlink %s1%s to it", name, suffix)
+		return nil, d
+	case !ok:
+		d.Message = "there is no such file, nor in " + strings.Join(SearchPath()[1:], ", ")
+		if names, err := t.names(); err == nil {
+			if n := nearest(name, names); n != "" {
+				d.Hint = "did you mean " + n + "?"
+			}
+		}
+		return nil, d
+	case t.masked(file):
+		d.File, d.Message = t.real(file), "the target is masked"
+		d.Hint = "remove the link or the empty file to have it back"
+		return nil, d
+	}
+	r := newReading(t, name)
+	r.read(t, file)
+	drops, err := t.dropIns(name)
+	if err != nil {
+		r.reportErr(origin{0, 0}, CodeFile, "", err)
+	}
+	for _, drop := range drops {
+		r.read(t, drop)
+	}
+	r.judge()
+	return r, Diagnostic{}
+}
+
+// judge says all that is to be said once every file is read. A target whose
+// files could not be read would only seem to lack keys.
+func (r *reading) judge() {
+	for _, l := range r.found {
+		if l.Code == CodeFile {
+			return
+		}
+	}
+	r.fill()
+	r.cross()
+}
+
+// loadFile reads a file from anywhere as a target of the tree, without
+// drop-ins.
+func loadFile(t tree, file string) (*reading, Diagnostic) {
+	d := Diagnostic{File: file, Code: CodeFile}
+	name, ok := strings.CutSuffix(filepath.Base(file), suffix)
+	if !ok {
+		d.Message, d.Hint = "the name does not end in "+suffix, "rename it to NAME"+suffix
+		return nil, d
+	}
+	d.Target = name
+	if err := checkName(name); err != nil {
+		d.Message, d.Hint = oneLine(err.Error()), hintOf(err)
+		return nil, d
+	}
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		d.Message = oneLine(err.Error())
+		return nil, d
+	}
+	if template(name) {
+		name += "instance" // so that %i has something to stand for
+	}
+	r := newReading(t, name)
+	r.read(treeAt(""), abs)
+	r.files[0] = file
+	for i := range r.found {
+		r.found[i].File = file
+	}
+	r.judge()
+	return r, Diagnostic{}
+}
+
+// clash refuses targets that name the unit of another. One that is broken
+// anyway is told, but does not stop the other.
+func clash(readings []*reading) {
+	owners := map[string][]*reading{}
+	for _, r := range readings {
+		if r.ok() && r.target.Unit != "" {
+			owners[r.target.Unit] = append(owners[r.target.Unit], r)
+		}
+	}
+	for _, r := range readings {
+		for _, other := range owners[r.target.Unit] {
+			if other != r {
+				r.clashes(other)
+				break
+			}
+		}
+	}
+}
+
+func (r *reading) clashes(other *reading) {
+	at := other.where("Upgrade", "Unit")
+	r.report(r.where("Upgrade", "Unit"), Diagnostic{
+		Code:    CodeConflict,
+		Message: fmt.Sprintf("Unit=: %s is the unit of the target %s too (%s:%d)", r.target.Unit, other.name, printable(other.files[at.file]), at.line),
+		Hint:    "remove or mask one of them; until then neither is followed",
+	})
+}

@@ -1,0 +1,487 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader"
+)
+
+const (
+	keyA = "RWQ6hEqFjLN+XxRQvXZno7WQYh8CvDZxVMG6iBPJsAJQRDfBjnMbD7c8"
+	keyB = "RWTZZy6Q47ixbhpZjZuVBBYJIz/84Q8vanLSmH/b0hy2ttRz64LV4cCV"
+)
+
+const small = `[Upgrade]
+Unit=app.service
+[Source]
+Path=https://example.org/app
+MatchPattern=app_@v
+Key=` + keyA + "\n"
+
+// lintFiles reads the root directory that a test archive describes.
+func lintFiles(t *testing.T, name string) string {
+	t.Helper()
+	a, err := txtar.ParseFile("testdata/lint/" + name + ".txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plant(t, a.Files[:len(a.Files)-1])
+}
+
+func TestLoadAll(t *testing.T) {
+	root := lintFiles(t, "good")
+	targets, ds := LoadAll(root)
+	if err := ds.Err(); err != nil || len(ds) > 0 {
+		t.Fatal(ds)
+	}
+	want := []*upgrader.Target{
+		{
+			Name: "app", File: root + "/etc/upgraderd/app.upgrade", Unit: "app.service",
+			Swap: upgrader.SwapAuto, Program: "bin/app", CheckTimeout: 30 * time.Second, InstancesMax: 3,
+			Source: fetcher.Options{
+				Target: "app", Path: "https://example.org/app", Patterns: []string{"app_@v"},
+				Verify: fetcher.VerifyMinisign, Keys: []string{keyA},
+				PollInterval: 15 * time.Minute, SizeMax: 1 << 30, StallTimeout: 30 * time.Second,
+			},
+			Confirm: upgrader.Confirm{
+				Window: time.Minute, ProbeInterval: time.Second, ProbeTimeout: 5 * time.Second, ProbeFailuresMax: 3,
+			},
+		},
+		{
+			Name: "big", File: root + "/usr/lib/upgraderd/big.upgrade", Unit: "big@blue.service",
+			Swap: upgrader.SwapHandover, Program: "libexec/big",
+			Check:        []string{"libexec/big", "--mode=self test", "a'b", "big.upgrade"},
+			CheckTimeout: 90 * time.Second, InstancesMax: 5, MinVersion: "1.4~rc1",
+			Source: fetcher.Options{
+				Target: "big", Path: "/srv/big", Patterns: []string{"big_@v.tar.zst", "big_@v.tar.xz", "big_@v"},
+				Verify: fetcher.VerifyMinisign, Keys: []string{keyA, "/etc/upgraderd/big.pub"},
+				PollInterval: time.Hour, RandomizedDelay: 5 * time.Minute, SizeMax: 3 << 29, StallTimeout: 500 * time.Millisecond,
+			},
+			Confirm: upgrader.Confirm{
+				Window: 5 * time.Minute,
+				Probes: []upgrader.Probe{
+					{Kind: upgrader.ProbeHTTP, Address: "https://[::1]:8443/healthz?deep=1"},
+					{Kind: upgrader.ProbeHTTP, Address: "http://localhost/"},
+					{Kind: upgrader.ProbeTCP, Address: "127.0.0.1:8080"},
+					{Kind: upgrader.ProbeTCP, Address: "[::1]:8080"},
+					{Kind: upgrader.ProbeUnix, Address: "/run/big.sock"},
+					{Kind: upgrader.ProbeUnix, Address: "/run/big.sock"},
+					{Kind: upgrader.ProbeUnix, Address: "@big"},
+					{Kind: upgrader.ProbeExec, Command: []string{"/usr/bin/big-check", "--fast"}},
+				},
+				ProbeInterval: 10 * time.Second, ProbeTimeout: 2 * time.Second, ProbeFailuresMax: 1,
+			},
+		},
+	}
+	if diff := cmp.Diff(want, targets); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	for _, w := range want {
+		got, ds := Load(root, w.Name)
+		if diff := cmp.Diff(w, got); diff != "" || len(ds) > 0 {
+			t.Errorf("Load(%s): %v -want +got\n%s", w.Name, ds, diff)
+		}
+	}
+}
+
+// A field that no key fills would be a promise nobody keeps.
+func TestEveryFieldHasAKey(t *testing.T) {
+	var text strings.Builder
+	for _, s := range sections(Keys()) {
+		fmt.Fprintf(&text, "[%s]\n", s)
+		for _, k := range Keys() {
+			value := k.Example
+			switch {
+			case k.Section != s:
+				continue
+			case k.Name == "Key":
+				value = keyA
+			case k.Name == "CAFile":
+				value = "/etc/ca.pem"
+			case k.Name == "Verify":
+				value = "minisign"
+			}
+			fmt.Fprintf(&text, "%s=%s\n", k.Name, value)
+		}
+	}
+	a, err := txtar.ParseFile("testdata/lint/trust.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ca []byte
+	for _, f := range a.Files {
+		if f.Name == "etc/keys/ca.pem" {
+			ca = f.Data
+		}
+	}
+	root := plant(t, []txtar.File{{Name: "etc/upgraderd/app.upgrade", Data: []byte(text.String())}, {Name: "etc/ca.pem", Data: ca}})
+	target, ds := Load(root, "app")
+	if len(ds) > 0 {
+		t.Fatal(ds)
+	}
+	var zero func(name string, v reflect.Value)
+	zero = func(name string, v reflect.Value) {
+		if v.Kind() == reflect.Struct {
+			for i := range v.NumField() {
+				zero(name+"."+v.Type().Field(i).Name, v.Field(i))
+			}
+			return
+		}
+		if v.IsZero() {
+			t.Errorf("%s is not filled by any key", name)
+		}
+	}
+	zero("Target", reflect.ValueOf(*target))
+}
+
+func TestTableIsWhole(t *testing.T) {
+	seen := map[string]bool{}
+	for _, k := range Keys() {
+		if seen[k.Name] {
+			t.Errorf("%s is a key twice: Help could not tell them apart", k.Name)
+		}
+		seen[k.Name] = true
+		if k.Value == "" || k.Help == "" || k.Example == "" || k.set == nil {
+			t.Errorf("%s= is not described: %+v", k.Name, k)
+		}
+		if !strings.HasSuffix(k.Help, ".") {
+			t.Errorf("the help of %s= does not end in a full stop", k.Name)
+		}
+		if strings.HasSuffix(k.Name, "Sec") != (k.Value == "TIME") {
+			t.Errorf("%s= takes %s: times, and only times, end in Sec", k.Name, k.Value)
+		}
+		if k.Required && k.Default != "" {
+			t.Errorf("%s= is required and has a default", k.Name)
+		}
+	}
+}
+
+func TestSpecifiers(t *testing.T) {
+	files := []txtar.File{
+		{Name: "etc/upgraderd/web@.upgrade", Data: []byte(small + "X-T=1\n[Upgrade]\nUnit=%p-%i.service\nCheck=bin/x %n %N %p %i %o %w %W %A %B %M %m %E %S %t %% %%i '%o %o'\n[Source]\nMatchPattern=%p_@v_%a\n")},
+		{Name: "etc/upgraderd/web@blue.upgrade -> web@.upgrade"},
+		{Name: "etc/machine-id", Data: []byte("0123456789abcdef0123456789abcdef\n")},
+		{Name: "usr/lib/os-release", Data: []byte("ID=debian\nVERSION_ID=\"12\"\nIMAGE_ID='a b'\nIMAGE_VERSION=7\n")},
+	}
+	root := plant(t, files)
+	target, ds := Load(root, "web@blue")
+	if err := ds.Err(); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"bin/x", "web@blue.upgrade", "web@blue", "web", "blue", "debian", "12", "", "7", "", "a b",
+		"0123456789abcdef0123456789abcdef", "/etc", "/var/lib", "/run", "%", "%i", "debian debian"}
+	if diff := cmp.Diff(want, target.Check); diff != "" {
+		t.Error(diff)
+	}
+	if target.Unit != "web-blue.service" || target.Program != "bin/web" {
+		t.Errorf("unit %s, program %s", target.Unit, target.Program)
+	}
+	if want := "web_@v_" + architecture(runtime.GOARCH); target.Source.Patterns[1] != want {
+		t.Errorf("pattern %s, want %s", target.Source.Patterns[1], want)
+	}
+	s := scope{tree: treeAt(root), name: "web@blue"}
+	hostname, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, _, _ := strings.Cut(hostname, ".")
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.expand("%H %l %v")
+	if want := hostname + " " + short + " " + strings.TrimSpace(string(release)); err != nil || got != want {
+		t.Errorf("%%H %%l %%v is %q, %v; want %q", got, err, want)
+	}
+	// What the host lacks is an error of the value that asks for it.
+	if err := os.Remove(filepath.Join(root, "etc/machine-id")); err != nil {
+		t.Fatal(err)
+	}
+	_, ds = Load(root, "web@blue")
+	if err := ds.Err(); err == nil || !strings.Contains(err.Error(), "web@blue.upgrade:10: Check=: resolve %m") {
+		t.Errorf("without a machine id: %v", err)
+	}
+}
+
+// Passwords and tokens do not reach a message, whatever else is wrong.
+func TestDiagnosticsKeepSecrets(t *testing.T) {
+	const secret = "hunter2"
+	for _, path := range []string{
+		"https://u:hunter2@h/", "https://u:hunter2/@h/", "https://u:hunter2@h:x/", "https://u:hunter2 @h/", "https://u:hunter2%zz@h/",
+		"ftp://u:hunter2@h/", "u:hunter2@h/", "u:hunter2://h", "//u:hunter2@h/..", "https://h/?token=hunter2", "https://h/#hunter2",
+		"http://u:hunter2@h/", "https:u:hunter2@h/", "hunter2", "https://u:hunter2@[::1/", "https://u:hunter2@h/%z",
+	} {
+		for _, text := range []string{
+			strings.Replace(small, "https://example.org/app", path, 1),
+			strings.Replace(small, "https://example.org/app", path, 1) + "Verify=no\n",
+			small + "[Confirm]\nProbe=" + path + "\n",
+		} {
+			if strings.Contains(text, "Probe=https://h/") {
+				continue // a probe may have a query
+			}
+			target, ds := Load(one(t, text), "app")
+			if target != nil {
+				t.Errorf("%s is taken", path)
+			}
+			if err := ds.Err(); err == nil || strings.Contains(err.Error(), secret) {
+				t.Errorf("%s gives %v", path, err)
+			}
+		}
+	}
+}
+
+func TestUnsafeFiles(t *testing.T) {
+	tests := []struct {
+		name string
+		make func(t *testing.T, root, file string)
+		want string
+	}{
+		{"fifo", func(t *testing.T, _, file string) { check(t, os.Remove(file)); check(t, syscall.Mkfifo(file, 0o644)) }, "not a regular file"},
+		{"world-writable", func(t *testing.T, _, file string) { check(t, os.Chmod(file, 0o666)) }, "mode 0666 lets others write it"},
+		{"too large", func(t *testing.T, _, file string) { check(t, os.Truncate(file, 1<<20+1)) }, "more than 1048576 bytes"},
+		{"sparse and huge", func(t *testing.T, _, file string) { check(t, os.Truncate(file, 1<<40)) }, "more than 1048576 bytes"},
+		{"directory as drop-in", func(t *testing.T, _, file string) { check(t, os.MkdirAll(file+".d/x.conf", 0o755)) }, "x.conf: not a regular file"},
+		{"too many drop-ins", func(t *testing.T, _, file string) {
+			check(t, os.Mkdir(file+".d", 0o755))
+			for i := range maxDropIns + 1 {
+				check(t, os.WriteFile(fmt.Sprintf("%s.d/%d.conf", file, i), []byte("#\n"), 0o644))
+			}
+		}, "101 drop-ins, at most 100"},
+		{"group-writable key", func(t *testing.T, root, file string) {
+			check(t, os.WriteFile(root+"/key.pub", []byte(keyB), 0o644))
+			check(t, os.Chmod(root+"/key.pub", 0o664))
+			check(t, os.WriteFile(file, []byte(small+"Key=/key.pub\n"), 0o644))
+		}, `app.upgrade:7: Key=: read "/key.pub": mode 0664 lets others write it`},
+		{"key from a fifo", func(t *testing.T, root, file string) {
+			check(t, syscall.Mkfifo(root+"/key.pub", 0o644))
+			check(t, os.WriteFile(file, []byte(small+"Key=/key.pub\n"), 0o644))
+		}, `app.upgrade:7: Key=: read "/key.pub": not a regular file`},
+		{"megabyte value", func(t *testing.T, _, file string) {
+			check(t, os.WriteFile(file, []byte(small+"Swap="+strings.Repeat("x", 1<<20-1000)+"\n"), 0o644))
+		}, "app.upgrade:7: Swap= is unknown in [Source]"},
+		{"ten thousand lines", func(t *testing.T, _, file string) {
+			check(t, os.WriteFile(file, []byte(small+strings.Repeat("x\n", 10000)), 0o644))
+		}, "the rest is not reported"},
+		{"ten thousand unknown keys", func(t *testing.T, _, file string) {
+			check(t, os.WriteFile(file, []byte(small+strings.Repeat("x=1\n", 10000)), 0o644))
+		}, "the rest is not reported"},
+		{"many patterns", func(t *testing.T, _, file string) {
+			check(t, os.WriteFile(file, []byte(small+strings.Repeat("MatchPattern=a_@v\n", 100)), 0o644))
+		}, "MatchPattern=: 33 values, at most 32"},
+		{"many probes", func(t *testing.T, _, file string) {
+			check(t, os.WriteFile(file, []byte(small+"[Confirm]\n"+strings.Repeat("Probe=unix:/x\n", 100)), 0o644))
+		}, "Probe=: more than 32 probes"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			root := plant(t, []txtar.File{
+				{Name: "etc/upgraderd/app.upgrade", Data: []byte(small)},
+				{Name: "etc/upgraderd/other.upgrade", Data: []byte(strings.Replace(small, "app.service", "other.service", 1))},
+			})
+			tt.make(t, root, root+"/etc/upgraderd/app.upgrade")
+			targets, ds := LoadAll(root)
+			if len(targets) != 1 || targets[0].Name != "other" {
+				t.Errorf("the other target is not followed: %v", targets)
+			}
+			err := ds.Err()
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Fatalf("got %.500v, want %q", err, tt.want)
+			}
+			if text := err.Error(); len(text) > 20_000 {
+				t.Errorf("the errors have %d bytes", len(text))
+			}
+		})
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A file name cannot make a second line of a message.
+func TestHostileNames(t *testing.T) {
+	root := plant(t, []txtar.File{
+		{Name: "etc/upgraderd/a\nb.upgrade", Data: []byte(small)},
+		{Name: "etc/upgraderd/app.upgrade", Data: []byte(small)},
+		{Name: "etc/upgraderd/app.upgrade.d/x\x1b[31m\n.conf", Data: []byte("[Upgrade]\nb\x07ad=1\nInstancesMax=\x07\n")},
+	})
+	var out strings.Builder
+	if ok, err := Lint(&out, root); ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	for _, line := range strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n") {
+		hint, isHint := strings.CutPrefix(line, "\t")
+		if strings.ContainsAny(hint, "\x1b\x07\t") || !isHint && !strings.Contains(line, " [CONFIG_") {
+			t.Errorf("line %q", line)
+		}
+	}
+}
+
+func TestTooManyTargets(t *testing.T) {
+	root := t.TempDir()
+	dir := root + "/etc/upgraderd"
+	check(t, os.MkdirAll(dir, 0o755))
+	for i := range maxTargets + 1 {
+		check(t, os.WriteFile(fmt.Sprintf("%s/t%04d.upgrade", dir, i), []byte(strings.Replace(small, "app.service", fmt.Sprintf("t%d.service", i), 1)), 0o644))
+	}
+	targets, ds := LoadAll(root)
+	if err := ds.Err(); len(targets) != maxTargets || err == nil || !strings.Contains(err.Error(), "1001 targets, at most 1000") {
+		t.Errorf("%d targets, %v", len(targets), err)
+	}
+}
+
+// A daemon reads its files again and again: nothing is kept, nothing leaks,
+// and what is on disk now is what counts.
+func TestReload(t *testing.T) {
+	root := lintFiles(t, "values")
+	file := root + "/etc/upgraderd/app.upgrade"
+	before := descriptors(t)
+	for i := range 50 {
+		swap := []string{"auto", "none"}[i%2]
+		check(t, os.WriteFile(file, []byte(strings.Replace(small, "[Source]", "Swap="+swap+"\n[Source]", 1)), 0o644))
+		target, ds := Load(root, "app")
+		if target == nil || string(target.Swap) != swap {
+			t.Fatalf("round %d: %v, %v", i, target, ds)
+		}
+		if _, ds := LoadAll(root); len(ds.Of("app")) != 0 {
+			t.Fatal(ds.Of("app"))
+		}
+	}
+	if after := descriptors(t); after != before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	check(t, err)
+	return len(fds)
+}
+
+func TestConcurrentUse(t *testing.T) {
+	root := lintFiles(t, "search")
+	want, wantDs := LoadAll(root)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			got, ds := LoadAll(root)
+			if !cmp.Equal(want, got) || !cmp.Equal(wantDs, ds) {
+				t.Error("two readings of the same files differ")
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestRelativeRoot(t *testing.T) {
+	root := one(t, small)
+	t.Chdir(filepath.Dir(root))
+	target, ds := Load(filepath.Base(root), "app")
+	if target == nil || target.File != root+"/etc/upgraderd/app.upgrade" {
+		t.Errorf("%v, %v", target, ds)
+	}
+}
+
+// Links of a tree stay in the tree.
+func TestLinksStayInside(t *testing.T) {
+	outside := t.TempDir() + "/secret.upgrade"
+	check(t, os.WriteFile(outside, []byte(small), 0o644))
+	root := plant(t, []txtar.File{
+		{Name: "etc/upgraderd/a.upgrade -> " + outside},
+		{Name: "etc/upgraderd/b.upgrade -> ../../../../../../../../../../.." + outside},
+	})
+	targets, ds := LoadAll(root)
+	if len(targets) != 0 || len(ds.Errors()) != 2 {
+		t.Errorf("%v, %v", targets, ds)
+	}
+}
+
+type failingWriter struct{}
+
+func (failingWriter) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
+
+func TestLintReportsItsWriter(t *testing.T) {
+	if _, err := Lint(failingWriter{}, t.TempDir()); err == nil {
+		t.Error("a writer that fails is not reported")
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	archives, err := filepath.Glob("testdata/lint/*.txt")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, name := range archives {
+		a, err := txtar.ParseFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, file := range a.Files {
+			if strings.HasSuffix(file.Name, suffix) {
+				f.Add(string(file.Data))
+			}
+		}
+	}
+	root := f.TempDir()
+	file := root + "/etc/upgraderd/app.upgrade"
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		check(t, os.WriteFile(file, []byte(text), 0o644))
+		target, ds := Load(root, "app")
+		for _, d := range ds {
+			if strings.ContainsAny(d.String()+d.Hint, "\n\r\x00\x1b") || d.Line < 0 || d.Code == "" {
+				t.Errorf("diagnostic %+v", d)
+			}
+		}
+		if target == nil {
+			if ds.Err() == nil {
+				t.Error("no target, and no reason")
+			}
+			return
+		}
+		src, c := target.Source, target.Confirm
+		if fetch, err := fetcher.New(src, nil); err != nil {
+			t.Errorf("the fetcher does not take what was read: %v", err)
+		} else {
+			fetch.Close()
+		}
+		switch {
+		case !strings.HasSuffix(target.Unit, ".service") || target.Unit == ownUnit:
+			t.Errorf("unit %q", target.Unit)
+		case !filepath.IsLocal(target.Program):
+			t.Errorf("program %q", target.Program)
+		case src.Verify == fetcher.VerifyMinisign && len(src.Keys) == 0, src.Verify != fetcher.VerifyMinisign && src.Verify != fetcher.VerifyNo:
+			t.Errorf("trust %+v", src)
+		case src.Verify == fetcher.VerifyNo && strings.HasPrefix(strings.ToLower(src.Path), "http:"):
+			t.Errorf("unsigned over http: %q", src.Path)
+		case len(src.Patterns) == 0, len(src.Patterns) > maxItems, len(src.Keys) > maxItems, len(c.Probes) > maxItems:
+			t.Errorf("lists %+v %+v", src, c)
+		case src.SizeMax < 1, src.PollInterval < time.Second, src.RandomizedDelay < 0, src.StallTimeout <= 0,
+			src.PollInterval > year, src.RandomizedDelay > year, target.CheckTimeout <= 0,
+			c.Window <= 0, c.ProbeInterval <= 0, c.ProbeTimeout <= 0, c.ProbeFailuresMax < 1, target.InstancesMax < 2:
+			t.Errorf("limits %+v", target)
+		case len(target.Check) > 0 && !filepath.IsLocal(target.Check[0]) && !filepath.IsAbs(target.Check[0]):
+			t.Errorf("check %q", target.Check)
+		}
+	})
+}

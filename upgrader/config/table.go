@@ -1,0 +1,165 @@
+package config
+
+import (
+	"time"
+
+	"github.com/upgraderd/upgraderd/upgrader"
+)
+
+// Key is one setting of a .upgrade file, as documentation needs it.
+type Key struct {
+	Section, Name string
+	// Value names what is written behind the =, such as TIME or COMMAND.
+	Value string
+	// List is set where several assignments add up.
+	List bool
+	// Required is set where a target must have it.
+	Required bool
+	// Default is what an absent or empty assignment means, as it would be
+	// written; empty where nothing is assumed.
+	Default string
+	// Example is a value as it could stand in a file.
+	Example string
+	// Help says in Markdown what the key is for.
+	Help string
+
+	set setter
+}
+
+// Keys gives every key, in the order in which a person would write them.
+func Keys() []Key {
+	type target = upgrader.Target
+	return []Key{
+		{
+			Section: "Upgrade", Name: "Unit", Value: "UNIT", Required: true, Example: "app.service",
+			Help: "The service that runs the releases: a full unit name, which may be an instance, never a template. " +
+				"No two targets may name the same unit.",
+			set: text(func(t *target) *string { return &t.Unit }, unitName),
+		},
+		{
+			Section: "Upgrade", Name: "Swap", Value: "auto|handover|restart|none", Default: "auto", Example: "handover",
+			Help: "How the unit moves to the next release. `handover` starts the new worker beside the old one, for units whose " +
+				"`ExecStart=` is `upgraderd supervise`. `restart` restarts the unit; new connections wait in the backlog of its socket " +
+				"meanwhile. `none` stages the release and waits for the operator. `auto` finds out which of the first two the unit can do.",
+			set: word(func(t *target) *upgrader.Swap { return &t.Swap }, upgrader.SwapAuto, upgrader.SwapHandover, upgrader.SwapRestart, upgrader.SwapNone),
+		},
+		{
+			Section: "Upgrade", Name: "Program", Value: "FILE", Default: "bin/%p", Example: "bin/app",
+			Help: "The executable inside a release, relative to its top directory. An artifact that is a plain executable is put there; " +
+				"an archive must hold it.",
+			set: text(func(t *target) *string { return &t.Program }, inside),
+		},
+		{
+			Section: "Upgrade", Name: "Check", Value: "COMMAND", Example: "bin/app --self-test",
+			Help: "A command that must exit with status 0 before a staged release is swapped in. It runs in a sandbox, in the release's top " +
+				"directory, with none of the service's rights. A name with no leading `/` is a file of the release. Words are split " +
+				"and quoted as in `ExecStart=`, but there are no prefixes and no variables, and no shell takes part.",
+			set: setCheck,
+		},
+		{
+			Section: "Upgrade", Name: "CheckTimeoutSec", Value: "TIME", Default: "30s", Example: "2min",
+			Help: "How long `Check=` may take. After that the release counts as failed.",
+			set:  span(func(t *target) *time.Duration { return &t.CheckTimeout }, time.Microsecond),
+		},
+		{
+			Section: "Upgrade", Name: "InstancesMax", Value: "NUMBER", Default: "3", Example: "5",
+			Help: "How many releases stay on disk, from 2 (the current one and the one before it) to 100. The running release and the one " +
+				"that a rollback returns to are never removed.",
+			set: count(func(t *target) *int { return &t.InstancesMax }, 2, 100),
+		},
+		{
+			Section: "Upgrade", Name: "MinVersion", Value: "VERSION", Example: "1.4",
+			Help: "The oldest version that may be installed. There is no such floor by default.",
+			set:  setMinVersion,
+		},
+		{
+			Section: "Source", Name: "Path", Value: "DIRECTORY|URL", Required: true, Example: "https://example.org/app",
+			Help: "Where releases come from: an absolute directory, or an `https://` URL of one, that holds `SHA256SUMS`, its signature and " +
+				"the artifacts side by side. `http://` is taken only with a signature. A user name or a password in the URL is refused, " +
+				"since everybody can read this file.",
+			set: text(func(t *target) *string { return &t.Source.Path }, sourcePath),
+		},
+		{
+			Section: "Source", Name: "MatchPattern", Value: "PATTERN…", List: true, Required: true, Example: "app_@v.tar.zst app_@v",
+			Help: "Names of the files that are artifacts, with `@v` where the version stands and the other wildcards of " +
+				"sysupdate.d(5). Of several patterns the first that matches a file counts.",
+			set: words(func(t *target) *[]string { return &t.Source.Patterns }, pattern),
+		},
+		{
+			Section: "Source", Name: "Verify", Value: "minisign|no", Default: "minisign", Example: "no",
+			Help: "What makes a list of releases trusted: with `minisign`, a signature of `SHA256SUMS` by one of the keys in `Key=`, found in " +
+				"`SHA256SUMS.minisig`. With `no` whoever controls the source decides what this host runs; every journal line of the target " +
+				"says so.",
+			set: setVerify,
+		},
+		{
+			Section: "Source", Name: "Key", Value: "KEY|FILE…", List: true, Example: "/etc/upgraderd/app.pub",
+			Help: "Trusted minisign public keys: the base64 line itself, or the absolute name of a file that holds one. Required unless " +
+				"`Verify=no`.",
+			set: addKeys,
+		},
+		{
+			Section: "Source", Name: "CAFile", Value: "FILE", Example: "/etc/upgraderd/ca.pem",
+			Help: "PEM certificates that are trusted for `https://`, beside the system's.",
+			set:  setCAFile,
+		},
+		{
+			Section: "Source", Name: "PollIntervalSec", Value: "TIME", Default: "15min", Example: "1h",
+			Help: "Time between two looks at the source, at least 1s. A directory is watched and needs it only where watching cannot work.",
+			set:  span(func(t *target) *time.Duration { return &t.Source.PollInterval }, time.Second),
+		},
+		{
+			Section: "Source", Name: "RandomizedDelaySec", Value: "TIME", Default: "0s", Example: "5min",
+			Help: "The most that is added to `PollIntervalSec=`, drawn anew each time, so that many hosts do not come at once.",
+			set:  span(func(t *target) *time.Duration { return &t.Source.RandomizedDelay }, 0),
+		},
+		{
+			Section: "Source", Name: "SizeMax", Value: "BYTES", Default: "1G", Example: "200M",
+			Help: "The largest artifact that is fetched.",
+			set:  size(func(t *target) *int64 { return &t.Source.SizeMax }, 1),
+		},
+		{
+			Section: "Source", Name: "StallTimeoutSec", Value: "TIME", Default: "30s", Example: "1min",
+			Help: "A transfer in which nothing arrives for this long is ended, and resumed later.",
+			set:  span(func(t *target) *time.Duration { return &t.Source.StallTimeout }, time.Microsecond),
+		},
+		{
+			Section: "Confirm", Name: "WindowSec", Value: "TIME", Default: "1min", Example: "5min",
+			Help: "How long a release is watched after the swap. One that turns bad meanwhile is rolled back.",
+			set:  span(func(t *target) *time.Duration { return &t.Confirm.Window }, time.Microsecond),
+		},
+		{
+			Section: "Confirm", Name: "Probe", Value: "PROBE", List: true, Example: "http://127.0.0.1:8080/healthz",
+			Help: "A question put to the service during the window; all of several must succeed. `http://…` or `https://…` wants a status of " +
+				"2xx, `tcp://HOST:PORT` and `unix:/PATH` (`unix:@NAME` for an abstract socket) want a connection, `exec:COMMAND` wants " +
+				"exit status 0. The command's program is absolute, and runs with the rights of the daemon. One assignment is one probe.",
+			set: addProbe,
+		},
+		{
+			Section: "Confirm", Name: "ProbeIntervalSec", Value: "TIME", Default: "1s", Example: "10s",
+			Help: "Time between two rounds of probes.",
+			set:  span(func(t *target) *time.Duration { return &t.Confirm.ProbeInterval }, time.Millisecond),
+		},
+		{
+			Section: "Confirm", Name: "ProbeTimeoutSec", Value: "TIME", Default: "5s", Example: "500ms",
+			Help: "A probe that takes longer has failed.",
+			set:  span(func(t *target) *time.Duration { return &t.Confirm.ProbeTimeout }, time.Microsecond),
+		},
+		{
+			Section: "Confirm", Name: "ProbeFailuresMax", Value: "NUMBER", Default: "3", Example: "1",
+			Help: "The number of failures of one probe in a row that makes the release bad, from 1 to 1000.",
+			set:  count(func(t *target) *int { return &t.Confirm.ProbeFailuresMax }, 1, 1000),
+		},
+	}
+}
+
+// sections gives the names of the sections, in order.
+func sections(keys []Key) []string {
+	var names []string
+	for _, k := range keys {
+		if len(names) == 0 || names[len(names)-1] != k.Section {
+			names = append(names, k.Section)
+		}
+	}
+	return names
+}
