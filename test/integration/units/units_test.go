@@ -81,9 +81,9 @@ func as(argv ...string) []string {
 func TestOwners(t *testing.T) {
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
 		for path, want := range map[string]string{
-			"/etc/upgraderd":                                 "root root 755",
-			"/var/lib/upgraderd":                             "upgraderd upgraderd 755",
-			"/usr/bin/upgraderd":                             "root root 755",
+			"/etc/upgraderd":     "root root 755",
+			"/var/lib/upgraderd": "upgraderd upgraderd 755",
+			"/usr/bin/upgraderd": "root root 755",
 			"/usr/share/polkit-1/rules.d/50-upgraderd.rules": "root root 644",
 		} {
 			if got := m.Run("stat", "-c", "%U %G %a", path); got != want {
