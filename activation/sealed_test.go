@@ -2,10 +2,13 @@ package activation
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestSealedState(t *testing.T) {
@@ -20,6 +23,9 @@ func TestSealedState(t *testing.T) {
 	}
 	if err := f.Truncate(0); err == nil {
 		t.Error("truncate: got nil, want the seal to refuse")
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_FUTURE_WRITE); !errors.Is(err, unix.EPERM) {
+		t.Errorf("another seal: got %v, want EPERM", err)
 	}
 	f.Seek(0, io.SeekEnd) // as another holder may leave it
 	got, at, err := readState(f)
