@@ -52,6 +52,18 @@ const (
 	SwapRecovered
 	ReleaseRemoved
 	StepFailed
+	WorkerStarting
+	WorkerReady
+	WorkerFailed
+	WorkerDraining
+	WorkerDrained
+	WorkerKilled
+	WorkerEnded
+	WorkerAdopted
+	WorkerStalled
+	HandoverRefused
+	UnitStopping
+	LeftoversKilled
 	eventsEnd
 )
 

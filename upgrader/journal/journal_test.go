@@ -44,7 +44,8 @@ func TestTable(t *testing.T) {
 	ids := map[string]string{}
 	hex := regexp.MustCompile(`^[0-9a-f]{32}$`)
 	known := map[string]bool{}
-	for _, k := range []string{"targets", "error", "to", "from", "reason", "took", "bytes", "result", "unit", "swap", "window", "release", "phase"} {
+	for _, k := range []string{"targets", "error", "to", "from", "reason", "took", "bytes", "result", "unit", "swap", "window", "release", "phase",
+		"pid", "exit", "role", "limit", "workers", "signal", "count"} {
 		known[k] = true
 	}
 	for _, d := range Events() {

@@ -186,5 +186,77 @@ func table() map[Event]Description {
 			"A step of @UPGRADERD_TARGET@ failed",
 			"@UPGRADERD_ERROR@\nIt is tried again by itself.",
 		},
+		WorkerStarting: {
+			"WorkerStarting", "4f7eebc3790e6faeddc081dfb7766ede", slog.LevelInfo,
+			"starting {release} as worker {pid}",
+			"Worker @UPGRADERD_PID@ of @UPGRADERD_TARGET@ is starting",
+			"It runs release @UPGRADERD_RELEASE@ beside the worker that serves, if there is one, and takes over when it is ready.",
+		},
+		WorkerReady: {
+			"WorkerReady", "7e344dd9a344c6f806919c5e1c1dd6f6", LevelNotice,
+			"{release} serves: worker {pid} was ready after {took}",
+			"Release @UPGRADERD_RELEASE@ of @UPGRADERD_TARGET@ serves",
+			"The worker became ready. An older one, if there is one, gets its stop signal now and drains.",
+		},
+		WorkerFailed: {
+			"WorkerFailed", "03d30972740d83e2758a64acc81bd127", slog.LevelError,
+			"{release} never served: worker {pid} {reason}",
+			"Release @UPGRADERD_RELEASE@ of @UPGRADERD_TARGET@ did not become ready",
+			"Worker @UPGRADERD_PID@ @UPGRADERD_REASON@\nThe worker that served before was not told and serves on. What the release itself said stands in this journal, from that PID.",
+		},
+		WorkerDraining: {
+			"WorkerDraining", "691a4b4d00ebe0aa09bdd9937d6ccbc1", slog.LevelInfo,
+			"{release} drains: worker {pid} has {limit} to finish",
+			"An old worker of @UPGRADERD_TARGET@ drains",
+			"It takes no new connections and finishes those it has. At the limit it is killed, with its process group.",
+		},
+		WorkerDrained: {
+			"WorkerDrained", "842fbe2fde49e414c62242831ffaefde", slog.LevelInfo,
+			"{release} has drained: worker {pid} {exit} after {took}",
+			"An old worker of @UPGRADERD_TARGET@ has drained",
+			"It finished by itself within its limit.",
+		},
+		WorkerKilled: {
+			"WorkerKilled", "8f9d0a0983b0c7b924673cc1d1e3be4c", slog.LevelWarn,
+			"{release} was cut off: worker {pid} was {reason}",
+			"An old worker of @UPGRADERD_TARGET@ did not finish in time",
+			"Connections it still had were cut. If they are meant to take that long, raise --drain-timeout= of the supervisor.",
+		},
+		WorkerEnded: {
+			"WorkerEnded", "4f0416e8cbacdc4fd390b1c742a01356", slog.LevelError,
+			"{release} ended unasked: worker {pid} {exit}",
+			"The worker of @UPGRADERD_TARGET@ ended by itself",
+			"Its exit status becomes that of the unit's main process, so Restart= decides what comes next. Until then connections wait in the sockets.",
+		},
+		WorkerAdopted: {
+			"WorkerAdopted", "52f9b00251d466b3c4621fb0feec03ea", LevelNotice,
+			"adopted worker {pid}, {role} {release}",
+			"The supervisor of @UPGRADERD_TARGET@ took a running worker over",
+			"The supervisor before this one was killed or crashed; its workers went on serving. systemctl status tells what happened to it.",
+		},
+		WorkerStalled: {
+			"WorkerStalled", "bcf8f2eb590350d304d74f1bfbbebc79", slog.LevelError,
+			"watchdog: worker {pid} of {release} said nothing for {limit}",
+			"The worker of @UPGRADERD_TARGET@ missed its watchdog",
+			"WatchdogSec= of the unit holds for the worker too. It gets SIGABRT, and Restart= decides what comes next.",
+		},
+		HandoverRefused: {
+			"HandoverRefused", "d002e42f5eab712fab4ac5950bf5e03d", slog.LevelWarn,
+			"no handover: {reason}",
+			"A handover of @UPGRADERD_TARGET@ was refused",
+			"@UPGRADERD_REASON@\nNothing was started, and the worker that serves was not told.",
+		},
+		UnitStopping: {
+			"UnitStopping", "d6cc3ee2799a2b3eb0b0c7c98c38079a", slog.LevelInfo,
+			"stopping {workers} workers on {signal}",
+			"The supervisor of @UPGRADERD_TARGET@ stops",
+			"Every worker gets the stop signal, and at the drain limit SIGKILL.",
+		},
+		LeftoversKilled: {
+			"LeftoversKilled", "e2e793ce1d065c2ba5016dc467f67987", slog.LevelWarn,
+			"killed {count} processes that were left in the unit's control group",
+			"Processes of @UPGRADERD_TARGET@ had left their worker's process group",
+			"KillMode=process leaves them to the supervisor. A worker should end its own children.",
+		},
 	}
 }
