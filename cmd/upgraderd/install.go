@@ -25,8 +25,11 @@ ours is put beside it. Doing it again changes nothing.`,
 				return err
 			}
 			result, err := units.Install(root, units.Options{Program: self})
+			if err != nil {
+				return err
+			}
 			printInstalled(cmd.OutOrStdout(), result)
-			return err
+			return nil
 		},
 	}
 	cmd.Flags().StringVar(&root, "root", root, "install below this `directory`")

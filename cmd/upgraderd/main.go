@@ -72,7 +72,7 @@ func rootCommand() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withStatus(exitUsage, err) })
 	root.AddCommand(
-		statusCommand(), verifyCommand(), installCommand(), // what people run
+		statusCommand(), verifyCommand(), forgiveCommand(), installCommand(), // what people run
 		daemonCommand(), superviseCommand(), handoverCommand(), // what units run
 		allowsCommand(), runCheckCommand(),
 		versionCommand(),

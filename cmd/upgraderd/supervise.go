@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -62,7 +63,7 @@ SIGUSR1 goes to the worker, SIGTERM stops.`,
 				}
 				opts.RuntimeDir, clean = dir, remove
 			}
-			opts.Log = slog.New(journal.NewHandler(os.Stderr, journal.Options{Identifier: "upgraderd"}))
+			opts.Log = slog.New(journal.NewHandler(os.Stderr, journal.Options{})).With("target", targetName(opts))
 			end, err := supervisor.Run(opts)
 			clean()
 			if err != nil {
@@ -108,4 +109,13 @@ func parseSignal(name string) (syscall.Signal, error) {
 		return 0, fmt.Errorf("--stop-signal=%q: not a signal; give a name such as SIGQUIT", name)
 	}
 	return sig, nil
+}
+
+// targetName is how the daemon calls what runs here: the name of its
+// directory in the store.
+func targetName(o supervisor.Options) string {
+	if o.Root != "" {
+		return filepath.Base(o.Root)
+	}
+	return filepath.Base(o.Program)
 }

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/upgraderd/upgraderd/upgrader/journal"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
 
@@ -73,7 +75,7 @@ func (s *Supervisor) adopt(left estate) {
 	}
 	if len(s.workers()) == 0 {
 		if n := sweep(); n > 0 {
-			s.log.Warn("killed processes that an earlier run left in the unit's control group", "count", n)
+			s.emit(journal.LeftoversKilled, slog.Int("count", n))
 		}
 		return
 	}
@@ -107,7 +109,7 @@ func (s *Supervisor) adoptWorker(r remembered, stored *os.File) {
 		w.release.Release, _ = store.ParseRelease(r.Release)
 	}
 	if r.Role == roleStarting { // unproven, and nobody waits for it any more
-		s.log.Warn("killing the worker that was on trial when the supervisor ended", s.about(w)...)
+		s.emit(journal.WorkerFailed, append(s.about(w), slog.String("reason", "was on trial when the supervisor ended, and is killed"))...)
 		w.kill()
 		w.pidfd.Close()
 		s.forget(pidfdName(r.Generation))
@@ -133,7 +135,7 @@ func (s *Supervisor) adoptWorker(r remembered, stored *os.File) {
 		_ = w.signal(s.opts.StopSignal)
 	}
 	s.watch(w)
-	s.log.Info("worker adopted", append(s.about(w), "role", string(r.Role))...)
+	s.emit(journal.WorkerAdopted, append(s.about(w), slog.String("role", string(r.Role)))...)
 }
 
 // alive tells if the process of a pidfd is not over.

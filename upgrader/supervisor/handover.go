@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/upgraderd/upgraderd/upgrader/journal"
 )
 
 // handover begins the change from the worker that serves to a new one.
@@ -15,7 +18,7 @@ import (
 func (s *Supervisor) handover(reply chan<- Reply) {
 	refuse := func(format string, args ...any) {
 		err := fmt.Sprintf(format, args...)
-		s.log.Warn("handover refused: " + err)
+		s.emit(journal.HandoverRefused, slog.String("reason", err))
 		reply <- Reply{Error: err}
 	}
 	if s.stopping {
@@ -89,7 +92,7 @@ func (s *Supervisor) start(rel release) error {
 	if _, err := gate.Write([]byte{1}); err != nil {
 		s.log.Warn("opening the gate of a worker that is gone", "pid", w.pid, "err", err)
 	}
-	s.log.Info("worker starting", s.about(w)...)
+	s.emit(journal.WorkerStarting, s.about(w)...)
 	s.status("")
 	return nil
 }
@@ -169,7 +172,7 @@ func (s *Supervisor) ready(w *worker) {
 	if first {
 		s.tell("READY=1")
 	}
-	s.log.Info("worker ready", append(s.about(w), "took", time.Since(w.started))...)
+	s.emit(journal.WorkerReady, append(s.about(w), slog.Duration("took", time.Since(w.started)))...)
 	if old != nil {
 		s.drain(old)
 	}
@@ -188,7 +191,7 @@ func (s *Supervisor) answer(r Reply) {
 
 // startTooLong gives a worker up that did not become ready in time.
 func (s *Supervisor) startTooLong(w *worker) {
-	why := fmt.Errorf("not ready after %s", time.Since(w.started).Round(time.Millisecond))
+	why := fmt.Errorf("was not ready after %s", time.Since(w.started).Round(time.Millisecond))
 	if s.opts.Ready.Kind == ReadyAccepting {
 		if err := waitsOnAll(w.pid, w.listening); err != nil {
 			why = fmt.Errorf("%w: %w", why, err)
@@ -212,7 +215,7 @@ func (s *Supervisor) drain(w *worker) {
 	}
 	// A stopped process would never see the signal.
 	_ = w.signal(syscall.SIGCONT)
-	s.log.Info("worker draining", append(s.about(w), "limit", s.opts.DrainTimeout)...)
+	s.emit(journal.WorkerDraining, append(s.about(w), slog.Duration("limit", s.opts.DrainTimeout))...)
 	s.status("")
 }
 
@@ -272,10 +275,10 @@ func (s *Supervisor) failedToStart(w *worker, e Exit) {
 	}
 	why := w.failed
 	if why == nil {
-		why = fmt.Errorf("it %s, %s after its start and before it was ready", e, time.Since(w.started).Round(time.Millisecond))
+		why = fmt.Errorf("%s, %s after its start and before it was ready", e, time.Since(w.started).Round(time.Millisecond))
 	}
-	s.log.Error("worker failed to start: "+why.Error(), append(s.about(w), "exit", e.String())...)
-	s.answer(Reply{Error: fmt.Sprintf("worker %d of %s: %v; the old one serves on", w.pid, w.release.name(), why)})
+	s.emit(journal.WorkerFailed, append(s.about(w), slog.String("reason", why.Error()), slog.String("exit", e.String()))...)
+	s.answer(Reply{Error: fmt.Sprintf("%s never served: worker %d %v", w.release.name(), w.pid, why)})
 	switch {
 	case s.stopping:
 	case s.lost != nil:
@@ -293,7 +296,7 @@ func (s *Supervisor) failedToStart(w *worker, e Exit) {
 // save the unit.
 func (s *Supervisor) servingEnded(w *worker, e Exit) {
 	s.serving = nil
-	s.log.Error("worker ended by itself: it "+e.String(), append(s.about(w), "exit", e.String())...)
+	s.emit(journal.WorkerEnded, append(s.about(w), slog.String("exit", e.String()))...)
 	if s.starting != nil {
 		s.lost = &e
 		return
@@ -316,17 +319,24 @@ func (s *Supervisor) drained(w *worker, e Exit) {
 			break
 		}
 	}
-	attrs := append(s.about(w), "exit", e.String(), "took", time.Since(w.drainStart))
+	attrs := append(s.about(w), slog.String("exit", e.String()), slog.Duration("took", time.Since(w.drainStart)))
 	if w.failed != nil {
-		s.log.Warn("worker killed: "+w.failed.Error(), attrs...)
+		s.emit(journal.WorkerKilled, append(attrs, slog.String("reason", w.failed.Error()))...)
 		return
 	}
-	s.log.Info("worker drained", attrs...)
+	s.emit(journal.WorkerDrained, attrs...)
 }
 
 // about are the attributes that tell one worker from another.
-func (s *Supervisor) about(w *worker) []any {
-	return []any{"release", w.release.name(), "pid", w.pid, "generation", w.generation}
+func (s *Supervisor) about(w *worker) []slog.Attr {
+	return []slog.Attr{
+		slog.String("release", w.release.name()), slog.Int("pid", w.pid), slog.Int("generation", w.generation),
+	}
+}
+
+// emit writes one event of the unit's story.
+func (s *Supervisor) emit(e journal.Event, attrs ...slog.Attr) {
+	journal.Emit(context.Background(), s.log, e, attrs...)
 }
 
 // pidfdName is the worker's name in the fd store.
@@ -446,7 +456,7 @@ func (s *Supervisor) stalled(w *worker) {
 	if w != s.serving {
 		return
 	}
-	s.log.Error("watchdog: the worker did not report in time", append(s.about(w), "limit", s.watchdog)...)
+	s.emit(journal.WorkerStalled, append(s.about(w), slog.Duration("limit", s.watchdog))...)
 	_ = w.signal(syscall.SIGABRT)
 	// One that ignores the signal is ended at the next turn of the timer.
 	w.alive = s.after(s.watchdog, w.kill)

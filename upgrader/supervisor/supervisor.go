@@ -12,7 +12,10 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/upgraderd/upgraderd/activation"
+	"github.com/upgraderd/upgraderd/upgrader/journal"
 	"github.com/upgraderd/upgraderd/upgrader/statusline"
 )
 
@@ -221,7 +224,7 @@ func (s *Supervisor) stop(sig syscall.Signal) {
 	}
 	s.stopping = true
 	s.tell("STOPPING=1", "EXTEND_TIMEOUT_USEC="+micros(s.opts.DrainTimeout))
-	s.log.Info("stopping", "signal", sig.String(), "workers", len(s.workers()))
+	s.emit(journal.UnitStopping, slog.String("signal", unix.SignalName(sig)), slog.Int("workers", len(s.workers())))
 	if w := s.starting; w != nil {
 		w.failed = errors.New("the unit was stopped")
 		w.kill()
@@ -239,7 +242,7 @@ func (s *Supervisor) endIfIdle() {
 		return
 	}
 	if n := sweep(); n > 0 {
-		s.log.Warn("killed processes that had left their worker's process group", "count", n)
+		s.emit(journal.LeftoversKilled, slog.Int("count", n))
 	}
 	s.finish(Exit{known: true})
 }

@@ -61,7 +61,7 @@ func TestHandoverFails(t *testing.T) {
 		{"exits", "exit=3", "exited with status 3"},
 		{"exits cleanly", "exit=0", "exited with status 0"},
 		{"crashes", "segv", "was killed by SIGSEGV"},
-		{"never ready", "never", "not ready after"},
+		{"never ready", "never", "was not ready after"},
 		{"missing", "-", "no such file"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -441,7 +441,7 @@ func TestAlone(t *testing.T) {
 	v1 := m.release("1.0", "")
 	m.link("current", v1)
 	m.start()
-	m.eventually("a worker", func() bool { return strings.Contains(m.logs(), "worker ready") })
+	m.eventually("a worker", func() bool { return strings.Contains(m.logs(), "serves: worker") })
 	if r, err := m.handover(); err != nil || r.Release != v1 {
 		t.Errorf("handover: %+v %v", r, err)
 	}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upgraderd/upgraderd/upgrader/config"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+)
+
+func forgiveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "forgive TARGET",
+		Short: "Let the known bad releases of a target be tried again",
+		Long: `Forget which digests of TARGET are known bad. The next look at the source takes
+the newest release again; systemctl reload upgraderd makes it look at once.`,
+		Args: usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			target, diagnostics := config.Load("/", args[0])
+			if target == nil {
+				return diagnostics.Err()
+			}
+			s, err := store.View(filepath.Join(stateDir, target.Name))
+			if err != nil {
+				return err
+			}
+			digests, err := s.KnownBad()
+			if err != nil {
+				return err
+			}
+			for _, d := range digests {
+				if err := s.Forgive(d); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "forgave %s\n", d)
+			}
+			if len(digests) == 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "nothing of %s is known bad\n", target.Name)
+			}
+			return nil
+		},
+	}
+}
