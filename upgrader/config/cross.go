@@ -1,17 +1,22 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/fetcher/fault"
 )
 
 // cross judges what no key can judge alone.
 func (r *reading) cross() {
 	r.crossTrust()
 	r.crossProbes()
+	r.crossFetcher()
 }
 
 func (r *reading) crossTrust() {
@@ -49,6 +54,42 @@ func (r *reading) crossTrust() {
 			Message: "CAFile= has no effect: the source is not https://",
 		})
 	}
+}
+
+// crossFetcher asks the fetcher whether it would follow the source, so that
+// what is found whole here is not refused there. It gets the keys themselves and
+// the name by which this system knows the CA file, since the files it would
+// open belong to the tree.
+func (r *reading) crossFetcher() {
+	if !r.ok() {
+		return // the first slip has been told; the fetcher could only repeat it
+	}
+	src := r.target.Source
+	src.Keys = nil
+	for _, id := range slices.Sorted(maps.Keys(r.trusted)) {
+		if src.Verify == fetcher.VerifyMinisign {
+			src.Keys = append(src.Keys, r.trusted[id].String())
+		}
+	}
+	if src.CAFile != "" {
+		if to, err := r.tree.follow(src.CAFile); err == nil {
+			src.CAFile = r.tree.real(to)
+		}
+	}
+	f, err := fetcher.New(src, nil)
+	if err == nil {
+		f.Close()
+		return
+	}
+	at, d := r.place("Source"), Diagnostic{Code: CodeValue, Message: oneLine(err.Error())}
+	var known *fetcher.Error
+	if errors.As(err, &known) {
+		d.Message, d.Hint = oneLine(known.Err.Error()), oneLine(known.Hint)
+		if known.Code == fault.ConfigTrust {
+			at, d.Code = r.where("Source", "Key"), CodeTrust
+		}
+	}
+	r.report(at, d)
 }
 
 // crossProbes finds probes that could never make a release bad.

@@ -485,3 +485,19 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+type ownedBy struct {
+	os.FileInfo
+	uid uint32
+}
+
+func (o ownedBy) Sys() any { return &syscall.Stat_t{Uid: o.uid} }
+
+func TestForeignOwner(t *testing.T) {
+	const nobodyKnown = 1 << 30
+	for uid, want := range map[uint32]bool{0: false, uint32(os.Geteuid()): false, nobodyKnown: true} {
+		if got := foreign(ownedBy{uid: uid}); got != want {
+			t.Errorf("a file of user %d is foreign: %v, want %v", uid, got, want)
+		}
+	}
+}

@@ -6,9 +6,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -121,6 +123,8 @@ func (t tree) read(name string, most int64, not fs.FileMode) ([]byte, error) {
 		return nil, errors.New("not a regular file")
 	case st.Mode().Perm()&not != 0:
 		return nil, withHint(fmt.Errorf("mode %04o lets others write it", st.Mode().Perm()), "chmod go-w "+printable(t.real(to)))
+	case not == notByGroup && foreign(st):
+		return nil, withHint(errors.New("its owner is neither root nor upgraderd"), "chown root "+printable(t.real(to)))
 	}
 	text, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err != nil {
@@ -130,6 +134,17 @@ func (t tree) read(name string, most int64, not fs.FileMode) ([]byte, error) {
 		return nil, fmt.Errorf("%w: more than %d bytes", errTooLarge, most)
 	}
 	return text, nil
+}
+
+// foreign tells a file whose owner could change it behind the back of root and
+// of the daemon. Whoever runs this is not asked about their own files.
+func foreign(st fs.FileInfo) bool {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok || sys.Uid == 0 || int(sys.Uid) == os.Geteuid() {
+		return false
+	}
+	owner, err := user.LookupId(strconv.FormatUint(uint64(sys.Uid), 10))
+	return err != nil || owner.Username != "upgraderd"
 }
 
 // list gives the names in a directory, sorted; none if there is no such
