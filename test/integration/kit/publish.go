@@ -1,0 +1,86 @@
+package kit
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/upgraderd/upgraderd/test/publish"
+)
+
+// Source is a place that releases appear at.
+type Source struct {
+	*publish.Publisher
+	t   *testing.T
+	put func(name string, data []byte)
+}
+
+// DirSource is a source in a directory of the machine.
+func (m *Machine) DirSource(dir string) *Source {
+	m.t.Helper()
+	m.Run("mkdir", "-p", dir)
+	return newSource(m.t, func(name string, data []byte) {
+		m.t.Helper()
+		if err := m.WriteFile(m.t.Context(), filepath.Join(dir, name), 0o644, data); err != nil {
+			m.t.Fatal(err)
+		}
+	})
+}
+
+// HTTPSource is a source that this test serves inside the machine's network.
+// The handler in between sees every request first; nil is none.
+func (m *Machine) HTTPSource(address string, between func(http.Handler) http.Handler) *Source {
+	m.t.Helper()
+	dir := m.t.TempDir()
+	l, err := m.Listen("tcp", address)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var handler http.Handler = http.FileServer(http.Dir(dir))
+	if between != nil {
+		handler = between(handler)
+	}
+	server := &http.Server{Handler: handler}
+	go func() { _ = server.Serve(l) }()
+	m.t.Cleanup(func() { _ = server.Close() })
+	return newSource(m.t, func(name string, data []byte) {
+		m.t.Helper()
+		partial := filepath.Join(dir, ".partial")
+		if err := os.WriteFile(partial, data, 0o644); err != nil {
+			m.t.Fatal(err)
+		}
+		if err := os.Rename(partial, filepath.Join(dir, name)); err != nil {
+			m.t.Fatal(err)
+		}
+	})
+}
+
+func newSource(t *testing.T, put func(string, []byte)) *Source {
+	t.Helper()
+	p, err := publish.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Source{Publisher: p, t: t, put: put}
+}
+
+// Publish puts a file of the host online as name, listed and signed.
+func (s *Source) Publish(name, file string) {
+	s.t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.Add(name, data)
+	s.put(name, data)
+	manifest := s.Manifest()
+	s.put(publish.SignatureName, s.Sign(manifest))
+	s.put(publish.ManifestName, manifest)
+}
+
+// Put puts bytes online under a name, as they are.
+func (s *Source) Put(name string, data []byte) {
+	s.t.Helper()
+	s.put(name, data)
+}

@@ -1,0 +1,153 @@
+//go:build integration
+
+// Package upgrade tests the whole way, from a release that appears at a source
+// to a worker that serves it and an old one that has drained: the daemon, D-Bus,
+// polkit, the store and the supervisor, under load, on each systemd.
+package upgrade
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/upgraderd/upgraderd/test/integration/kit"
+	"github.com/upgraderd/upgraderd/test/load"
+)
+
+func TestMain(m *testing.M) { kit.Main(m) }
+
+const (
+	unit    = "live@hello.service"
+	address = "127.0.0.1:8080"
+	dir     = "/srv/hello"
+)
+
+var traffic = load.Options{Address: address, Rate: 500, Kept: 8}
+
+// follow writes hello.upgrade and starts the daemon and the service, which
+// then waits for its first release.
+func follow(t *testing.T, m *kit.Machine, source *kit.Source, path, more string) {
+	t.Helper()
+	m.Write("/etc/upgraderd/hello.upgrade", fmt.Sprintf(`[Upgrade]
+Unit=%s
+[Source]
+Path=%s
+MatchPattern=hello-@v
+Key=%s
+PollIntervalSec=1s
+[Confirm]
+WindowSec=2s
+ProbeIntervalSec=100ms
+Probe=http://%s/healthz
+%s
+`, unit, path, source.Key, address, more))
+	m.Write("/etc/systemd/system/live@hello.socket.d/address.conf", "[Socket]\nListenStream="+address+"\n")
+	m.Write("/etc/systemd/system/live@hello.service.d/fast.conf",
+		"[Service]\nExecStart=\nExecStart=/usr/bin/upgraderd supervise --root=%S/upgraderd/%i --start-timeout=2s -- bin/%i\n")
+	m.Run("systemctl", "daemon-reload")
+	m.Run("systemctl", "enable", "--now", "live@hello.socket", "upgraderd.service")
+}
+
+// target is what `upgraderd status --json` says about hello.
+func target(t *testing.T, m *kit.Machine) map[string]any {
+	t.Helper()
+	var all []map[string]any
+	text := m.Run("upgraderd", "status", "--json", "hello")
+	if err := json.Unmarshal([]byte(text), &all); err != nil || len(all) != 1 {
+		t.Fatalf("status: %v: %s", err, text)
+	}
+	return all[0]
+}
+
+// current is the release that current points to.
+func current(m *kit.Machine) string {
+	return strings.TrimPrefix(m.Run("readlink", "/var/lib/upgraderd/hello/current"), "releases/")
+}
+
+// TestStory is the README's: a first release, an upgrade, four releases that
+// are bad in different ways, and one more that is good. One load, from the
+// first to the last.
+func TestStory(t *testing.T) {
+	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
+		source := m.DirSource(dir)
+		follow(t, m, source, dir, "")
+
+		source.Publish("hello-1.0.0", kit.Hello(t, "1.0.0", ""))
+		clients := m.Load(traffic)
+		m.Served(clients, "1.0.0", 100)
+		pid := m.Property(unit, "MainPID")
+
+		source.Publish("hello-2.0.0", kit.Hello(t, "2.0.0", ""))
+		m.Served(clients, "2.0.0", 100)
+		m.Eventually("2.0.0 is confirmed", func() bool {
+			return strings.HasPrefix(current(m), "2.0.0-") && target(t, m)["state"] == "idle"
+		})
+
+		for _, bad := range []struct{ version, fault string }{
+			{"3.0.0", "crash"},
+			{"3.1.0", "unready"},
+			{"3.2.0", "sicken:500ms"},
+		} {
+			source.Publish("hello-"+bad.version, kit.Hello(t, bad.version, bad.fault))
+			m.Eventually(bad.version+" is known bad", func() bool {
+				return strings.Contains(m.Run("upgraderd", "status", "--json"), bad.version) &&
+					strings.Contains(fmt.Sprint(target(t, m)["known_bad"]), bad.version)
+			})
+			if got := current(m); !strings.HasPrefix(got, "2.0.0-") {
+				t.Errorf("after %s: current is %s, want 2.0.0", bad.version, got)
+			}
+			m.Served(clients, "2.0.0", 100)
+		}
+		source.Publish("hello-4.0.0", kit.Hello(t, "4.0.0", ""))
+		m.Served(clients, "4.0.0", 100)
+
+		r := m.NothingLost(clients)
+		for _, version := range []string{"3.0.0", "3.1.0"} {
+			if n := r.Versions[version]; n != 0 {
+				t.Errorf("got %d answers from %s, want none", n, version)
+			}
+		}
+		if got := m.Property(unit, "MainPID"); got != pid {
+			t.Errorf("MainPID: got %s, want %s as before", got, pid)
+		}
+		t.Log(m.Run("upgraderd", "status"))
+		t.Log(m.Journal("upgraderd.service"))
+	})
+}
+
+// What the publisher did not sign is not even looked at.
+func TestBadSignature(t *testing.T) {
+	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
+		source := m.DirSource(dir)
+		follow(t, m, source, dir, "")
+		source.Publish("hello-1.0.0", kit.Hello(t, "1.0.0", ""))
+		clients := m.Load(traffic)
+		m.Served(clients, "1.0.0", 100)
+
+		impostor := m.DirSource(dir)
+		impostor.Publish("hello-2.0.0", kit.Hello(t, "2.0.0", ""))
+		m.Eventually("the journal says why", func() bool {
+			return strings.Contains(m.Journal("upgraderd.service"), "[SIG_")
+		})
+		time.Sleep(2 * time.Second)
+		if r := m.NothingLost(clients); r.Versions["2.0.0"] != 0 {
+			t.Error("the impostor's release serves")
+		}
+	})
+}
+
+// The same from a server.
+func TestHTTP(t *testing.T) {
+	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
+		source := m.HTTPSource("127.0.0.1:9000", nil)
+		follow(t, m, source, "http://127.0.0.1:9000/", "")
+		source.Publish("hello-1.0.0", kit.Hello(t, "1.0.0", ""))
+		clients := m.Load(traffic)
+		m.Served(clients, "1.0.0", 100)
+		source.Publish("hello-2.0.0", kit.Hello(t, "2.0.0", ""))
+		m.Served(clients, "2.0.0", 100)
+		m.NothingLost(clients)
+	})
+}
