@@ -51,18 +51,26 @@ running or not.`,
 // file is broken are told on stderr, and the others are shown all the same.
 func readStatus(root string, names []string, stderr io.Writer) ([]upgrader.TargetStatus, error) {
 	targets, diagnostics := config.LoadAll(root)
-	if len(names) > 0 {
-		for _, name := range names {
-			if !slices.ContainsFunc(targets, func(t *upgrader.Target) bool { return t.Name == name }) {
-				if _, why := config.Load(root, name); len(why.Errors()) > 0 {
-					return nil, fmt.Errorf("target %q: %w", name, why.Err())
-				}
-				return nil, fmt.Errorf("target %q: %w", name, diagnostics.Of(name).Err())
-			}
+	if len(names) == 0 {
+		if err := diagnostics.Errors().Print(stderr); err != nil {
+			return nil, err
 		}
+	}
+	for _, name := range names {
+		if slices.ContainsFunc(targets, func(t *upgrader.Target) bool { return t.Name == name }) {
+			continue
+		}
+		why := diagnostics.Of(name)
+		if len(why) == 0 { // not there at all
+			_, why = config.Load(root, name)
+		}
+		if err := why.Print(stderr); err != nil {
+			return nil, err
+		}
+		return nil, silent(exitFailure)
+	}
+	if len(names) > 0 {
 		targets = slices.DeleteFunc(targets, func(t *upgrader.Target) bool { return !slices.Contains(names, t.Name) })
-	} else if err := diagnostics.Errors().Print(stderr); err != nil {
-		return nil, err
 	}
 	return upgrader.ReadStatus(filepath.Join(root, stateDir), targets), nil
 }
