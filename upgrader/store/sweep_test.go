@@ -432,6 +432,22 @@ func TestOpenSweep(t *testing.T) {
 			return nil
 		}
 		_, _ = openOn(m, memDir)
+		// The process dies, the machine goes on, and then the power is cut:
+		// what is promised on top of that has to be there.
+		live := m.reboot()
+		s, err := openOn(live, memDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SaveRecord(testRecord{Step: "kept"}); err != nil {
+			t.Fatal(err)
+		}
+		if s, err = openOn(live.cut(func(int) int { return 0 }), memDir); err != nil {
+			t.Fatal(err)
+		}
+		if got := describe(t, s, "kept"); !strings.Contains(got, "record=true:kept") {
+			t.Fatalf("killed at call %d: got %q, want the record that was saved after", n, got)
+		}
 		for i, keep := range m.cuts(rand.New(rand.NewPCG(uint64(n), 7)), 40) {
 			s, err := openOn(m.cut(keep), memDir)
 			if err != nil {
@@ -462,7 +478,7 @@ func TestFullDisk(t *testing.T) {
 			if err := s.SetLink(Current, two); err != nil {
 				t.Fatal(err)
 			}
-			m.full = true
+			m.full, m.spare = true, 0
 			if !inPlace { // as where every write takes a new block
 				m.fault = func(_ int, op string) error {
 					if op == "write" && m.spare == 0 {
