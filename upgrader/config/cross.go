@@ -61,7 +61,7 @@ func (r *reading) crossTrust() {
 // the name by which this system knows the CA file, since the files it would
 // open belong to the tree.
 func (r *reading) crossFetcher() {
-	if !r.ok() {
+	if !r.ok() || r.peek {
 		return // the first slip has been told; the fetcher could only repeat it
 	}
 	src := r.target.Source

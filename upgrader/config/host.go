@@ -19,6 +19,8 @@ import (
 type scope struct {
 	tree tree
 	name string
+	// peek is set where files that a value names are not opened.
+	peek bool
 	// trusted are the keys named so far, by their id.
 	trusted map[uint64]minisign.PublicKey
 }

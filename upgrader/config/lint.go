@@ -47,7 +47,7 @@ func lint(t tree, installed []*reading, arg string) Diagnostics {
 	if strings.Contains(arg, "/") {
 		r, d = loadFile(t, arg)
 	} else {
-		r, d = load(t, strings.TrimSuffix(arg, suffix))
+		r, d = load(t, strings.TrimSuffix(arg, suffix), false)
 	}
 	if r == nil {
 		if _, err := os.Stat(arg); err == nil && d.Hint == "" {

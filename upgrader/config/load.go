@@ -30,7 +30,18 @@ func LoadAll(root string) ([]*upgrader.Target, Diagnostics) {
 // if a diagnostic is an error. Other targets are not looked at, so it does not
 // find two that name one unit.
 func Load(root, name string) (*upgrader.Target, Diagnostics) {
-	r, d := load(treeAt(root), name)
+	return loadOne(treeAt(root), name, false)
+}
+
+// Peek is Load for those who obey a target and need not decide whom to trust:
+// it opens the .upgrade file and its drop-ins, but no file of keys or
+// certificates, which a sandbox may be unable to read.
+func Peek(root, name string) (*upgrader.Target, Diagnostics) {
+	return loadOne(treeAt(root), name, true)
+}
+
+func loadOne(t tree, name string, peek bool) (*upgrader.Target, Diagnostics) {
+	r, d := load(t, name, peek)
 	if r == nil {
 		return nil, Diagnostics{d}
 	}
@@ -51,7 +62,7 @@ func loadAll(t tree) ([]*reading, Diagnostics) {
 		if file, ok := t.mainFile(name); !ok || t.masked(file) {
 			continue
 		}
-		r, d := load(t, name)
+		r, d := load(t, name, false)
 		if r == nil {
 			ds = append(ds, d)
 			continue
@@ -63,7 +74,7 @@ func loadAll(t tree) ([]*reading, Diagnostics) {
 
 // load reads a target with its drop-ins, or says why there is none of that
 // name.
-func load(t tree, name string) (*reading, Diagnostic) {
+func load(t tree, name string, peek bool) (*reading, Diagnostic) {
 	file, ok := t.mainFile(name)
 	d := Diagnostic{Target: name, File: t.real(path.Join(SearchPath()[0], name+suffix)), Code: CodeFile}
 	switch err := checkName(name); {
@@ -91,6 +102,7 @@ func load(t tree, name string) (*reading, Diagnostic) {
 		return nil, d
 	}
 	r := newReading(t, name)
+	r.peek = peek
 	r.read(t, file)
 	drops, err := t.dropIns(name)
 	if err != nil {

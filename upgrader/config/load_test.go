@@ -18,6 +18,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
 )
 
 const (
@@ -484,6 +485,44 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("check %q", target.Check)
 		}
 	})
+}
+
+func TestPeekOpensNoKeys(t *testing.T) {
+	root := one(t, small+"Key=/nowhere.pub\nCAFile=/nowhere.pem\n")
+	if target, ds := Load(root, "app"); target != nil || len(ds.Errors()) != 2 {
+		t.Errorf("Load gives %v, %v", target, ds)
+	}
+	target, ds := Peek(root, "app")
+	if target == nil || len(ds) != 0 {
+		t.Fatal(ds)
+	}
+	if diff := cmp.Diff([]string{keyA, "/nowhere.pub"}, target.Source.Keys); diff != "" || target.Source.CAFile != "/nowhere.pem" {
+		t.Error(target.Source.CAFile, diff)
+	}
+	if target, ds := Peek(one(t, small+"Verify=sometimes\n"), "app"); target != nil || len(ds.Errors()) != 1 {
+		t.Errorf("a bad value gives %v, %v", target, ds)
+	}
+}
+
+// No check may be promised more time than its unit has.
+func TestCheckTimeoutFitsItsUnit(t *testing.T) {
+	text, err := os.ReadFile("../../units/systemd/upgraderd-check@.service")
+	check(t, err)
+	f, problems := unitfile.Parse(text)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	for _, s := range f.Sections {
+		for _, a := range s.Assignments {
+			if a.Key == "TimeoutStartSec" {
+				if d, err := unitfile.TimeSpan(a.Value); err != nil || d != checkMost {
+					t.Errorf("the unit ends a check after %s (%v), CheckTimeoutSec= takes up to %v", a.Value, err, checkMost)
+				}
+				return
+			}
+		}
+	}
+	t.Error("the unit has no TimeoutStartSec=")
 }
 
 type ownedBy struct {

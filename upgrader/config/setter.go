@@ -57,19 +57,19 @@ func noneOf(value string, spellings []string) error {
 // from where two durations added overflow.
 const year = 8766 * time.Hour
 
-// span is a time span between least and a year.
-func span(field func(*upgrader.Target) *time.Duration, least time.Duration) setter {
+// span is a time span between least and most.
+func span(field func(*upgrader.Target) *time.Duration, least, most time.Duration) setter {
 	return func(_ scope, t *upgrader.Target, value string) error {
 		d, err := unitfile.TimeSpan(value)
 		switch {
 		case errors.Is(err, unitfile.ErrInfinity):
-			return refuse("write a time, at most 1y", "infinity is not a time this key takes")
+			return refuse("write a time, at most "+spell(most), "infinity is not a time this key takes")
 		case err != nil:
 			return refuse("write a time such as 30s, 5min or 1h 30min", "%s is no time span: %w", unitfile.Quote(value), err)
 		case d < least:
 			return refuse("", "%s is too short: at least %s", unitfile.Quote(value), spell(least))
-		case d > year:
-			return refuse("", "%s is too long: at most 1y", unitfile.Quote(value))
+		case d > most:
+			return refuse("", "%s is too long: at most %s", unitfile.Quote(value), spell(most))
 		}
 		*field(t) = d
 		return nil
@@ -79,6 +79,8 @@ func span(field func(*upgrader.Target) *time.Duration, least time.Duration) sett
 // spell writes a time as a file would.
 func spell(d time.Duration) string {
 	switch {
+	case d == year:
+		return "1y"
 	case d%time.Minute == 0 && d > 0:
 		return fmt.Sprintf("%dmin", d/time.Minute)
 	case d%time.Second == 0:

@@ -26,6 +26,10 @@ type Key struct {
 	set setter
 }
 
+// checkMost is the TimeoutStartSec= of upgraderd-check@.service, which ends
+// every check.
+const checkMost = 10 * time.Minute
+
 // Keys gives every key, in the order in which a person would write them.
 func Keys() []Key {
 	type target = upgrader.Target
@@ -58,8 +62,8 @@ func Keys() []Key {
 		},
 		{
 			Section: "Upgrade", Name: "CheckTimeoutSec", Value: "TIME", Default: "30s", Example: "2min",
-			Help: "How long `Check=` may take. After that the release counts as failed.",
-			set:  span(func(t *target) *time.Duration { return &t.CheckTimeout }, time.Microsecond),
+			Help: "How long `Check=` may take, at most 10min. After that the release counts as failed.",
+			set:  span(func(t *target) *time.Duration { return &t.CheckTimeout }, time.Microsecond, checkMost),
 		},
 		{
 			Section: "Upgrade", Name: "InstancesMax", Value: "NUMBER", Default: "3", Example: "5",
@@ -106,12 +110,12 @@ func Keys() []Key {
 		{
 			Section: "Source", Name: "PollIntervalSec", Value: "TIME", Default: "15min", Example: "1h",
 			Help: "Time between two looks at the source, at least 1s. A directory is watched and needs it only where watching cannot work.",
-			set:  span(func(t *target) *time.Duration { return &t.Source.PollInterval }, time.Second),
+			set:  span(func(t *target) *time.Duration { return &t.Source.PollInterval }, time.Second, year),
 		},
 		{
 			Section: "Source", Name: "RandomizedDelaySec", Value: "TIME", Default: "0s", Example: "5min",
 			Help: "The most that is added to `PollIntervalSec=`, drawn anew each time, so that many hosts do not come at once.",
-			set:  span(func(t *target) *time.Duration { return &t.Source.RandomizedDelay }, 0),
+			set:  span(func(t *target) *time.Duration { return &t.Source.RandomizedDelay }, 0, year),
 		},
 		{
 			Section: "Source", Name: "SizeMax", Value: "BYTES", Default: "1G", Example: "200M",
@@ -121,12 +125,12 @@ func Keys() []Key {
 		{
 			Section: "Source", Name: "StallTimeoutSec", Value: "TIME", Default: "30s", Example: "1min",
 			Help: "A transfer in which nothing arrives for this long is ended, and resumed later.",
-			set:  span(func(t *target) *time.Duration { return &t.Source.StallTimeout }, time.Microsecond),
+			set:  span(func(t *target) *time.Duration { return &t.Source.StallTimeout }, time.Microsecond, year),
 		},
 		{
 			Section: "Confirm", Name: "WindowSec", Value: "TIME", Default: "1min", Example: "5min",
 			Help: "How long a release is watched after the swap. One that turns bad meanwhile is rolled back.",
-			set:  span(func(t *target) *time.Duration { return &t.Confirm.Window }, time.Microsecond),
+			set:  span(func(t *target) *time.Duration { return &t.Confirm.Window }, time.Microsecond, year),
 		},
 		{
 			Section: "Confirm", Name: "Probe", Value: "PROBE", List: true, Example: "http://127.0.0.1:8080/healthz",
@@ -138,12 +142,12 @@ func Keys() []Key {
 		{
 			Section: "Confirm", Name: "ProbeIntervalSec", Value: "TIME", Default: "1s", Example: "10s",
 			Help: "Time between two rounds of probes.",
-			set:  span(func(t *target) *time.Duration { return &t.Confirm.ProbeInterval }, time.Millisecond),
+			set:  span(func(t *target) *time.Duration { return &t.Confirm.ProbeInterval }, time.Millisecond, year),
 		},
 		{
 			Section: "Confirm", Name: "ProbeTimeoutSec", Value: "TIME", Default: "5s", Example: "500ms",
 			Help: "A probe that takes longer has failed.",
-			set:  span(func(t *target) *time.Duration { return &t.Confirm.ProbeTimeout }, time.Microsecond),
+			set:  span(func(t *target) *time.Duration { return &t.Confirm.ProbeTimeout }, time.Microsecond, year),
 		},
 		{
 			Section: "Confirm", Name: "ProbeFailuresMax", Value: "NUMBER", Default: "3", Example: "1",

@@ -27,6 +27,10 @@ func addKeys(s scope, t *upgrader.Target, value string) error {
 	if err != nil {
 		return err
 	}
+	if s.peek {
+		t.Source.Keys = append(t.Source.Keys, entries...)
+		return nil
+	}
 	for _, entry := range entries {
 		text, what := entry, "this"
 		if path.IsAbs(entry) {
@@ -103,13 +107,13 @@ func setCAFile(s scope, t *upgrader.Target, value string) error {
 	if v, err = absolute(v); err != nil {
 		return err
 	}
-	pem, err := s.readTrusted(v, caFileMax)
-	if err != nil {
-		return err
-	}
-	if !x509.NewCertPool().AppendCertsFromPEM([]byte(pem)) {
-		return distrust("the file must hold -----BEGIN CERTIFICATE-----", "%s holds no certificate", unitfile.Quote(v))
-	}
 	t.Source.CAFile = v
-	return nil
+	if s.peek {
+		return nil
+	}
+	pem, err := s.readTrusted(v, caFileMax)
+	if err == nil && !x509.NewCertPool().AppendCertsFromPEM([]byte(pem)) {
+		err = distrust("the file must hold -----BEGIN CERTIFICATE-----", "%s holds no certificate", unitfile.Quote(v))
+	}
+	return err
 }
