@@ -67,8 +67,8 @@ func (p *Part) Append(body io.Reader, max int64, progress func(size int64)) erro
 			release(b)
 		}
 	})
+	w := writer{file: p.file, at: p.size, started: p.size}
 	work.Go(func() {
-		w := writer{file: p.file, at: p.size, started: p.size}
 		for b := range toWrite {
 			if failed.Load() == nil {
 				if err := w.write(b.data); err != nil {

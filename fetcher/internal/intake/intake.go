@@ -116,6 +116,15 @@ func (p *Part) Commit(name string) (*os.File, error) {
 }
 
 func (p *Part) commit(name string) (*os.File, error) {
+	// The digest is of what passed through memory. That all of it went into
+	// the file, and nothing else, is not left to belief.
+	st, err := p.file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if st.Size() != p.size {
+		return nil, fmt.Errorf("%s has %d bytes, want %d", p.name, st.Size(), p.size)
+	}
 	if err := p.file.Chmod(0o400); err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ func (p *Part) Reserve(size int64) error {
 	if size > 0 {
 		need += 2*size - p.size
 	}
-	if have < need {
+	if have < need || size > have {
 		return fault.Passing(fault.NoSpace, fmt.Errorf("%d MiB are needed, %d MiB are free", need>>20, have>>20), "free some space, or lower InstancesMax=")
 	}
 	// Some file systems have no fixed number of inodes, and say 0 of 0.
