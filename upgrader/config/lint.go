@@ -16,7 +16,7 @@ import (
 // It is true if no diagnostic is an error. The error is that of writing to w.
 func Lint(w io.Writer, root string, args ...string) (bool, error) {
 	t := treeAt(root)
-	readings, ds := loadAll(t)
+	readings, ds := loadAll(t, false)
 	if len(args) == 0 {
 		clash(readings)
 		for _, r := range readings {

@@ -14,7 +14,18 @@ import (
 // diagnostics of all others; masked ones and templates are neither. Two targets
 // that name one unit are both refused, since nothing says which is meant.
 func LoadAll(root string) ([]*upgrader.Target, Diagnostics) {
-	readings, ds := loadAll(treeAt(root))
+	return all(treeAt(root), false)
+}
+
+// PeekAll is LoadAll for those who obey targets and need not decide whom to
+// trust: it opens .upgrade files and drop-ins, but no file of keys or
+// certificates, which a sandbox or another user may be unable to read.
+func PeekAll(root string) ([]*upgrader.Target, Diagnostics) {
+	return all(treeAt(root), true)
+}
+
+func all(t tree, peek bool) ([]*upgrader.Target, Diagnostics) {
+	readings, ds := loadAll(t, peek)
 	clash(readings)
 	var targets []*upgrader.Target
 	for _, r := range readings {
@@ -33,9 +44,7 @@ func Load(root, name string) (*upgrader.Target, Diagnostics) {
 	return loadOne(treeAt(root), name, false)
 }
 
-// Peek is Load for those who obey a target and need not decide whom to trust:
-// it opens the .upgrade file and its drop-ins, but no file of keys or
-// certificates, which a sandbox may be unable to read.
+// Peek is to PeekAll what Load is to LoadAll.
 func Peek(root, name string) (*upgrader.Target, Diagnostics) {
 	return loadOne(treeAt(root), name, true)
 }
@@ -51,7 +60,7 @@ func loadOne(t tree, name string, peek bool) (*upgrader.Target, Diagnostics) {
 	return &r.target, r.diagnostics()
 }
 
-func loadAll(t tree) ([]*reading, Diagnostics) {
+func loadAll(t tree, peek bool) ([]*reading, Diagnostics) {
 	var ds Diagnostics
 	names, err := t.names()
 	if err != nil {
@@ -62,7 +71,7 @@ func loadAll(t tree) ([]*reading, Diagnostics) {
 		if file, ok := t.mainFile(name); !ok || t.masked(file) {
 			continue
 		}
-		r, d := load(t, name, false)
+		r, d := load(t, name, peek)
 		if r == nil {
 			ds = append(ds, d)
 			continue

@@ -499,6 +499,9 @@ func TestPeekOpensNoKeys(t *testing.T) {
 	if diff := cmp.Diff([]string{keyA, "/nowhere.pub"}, target.Source.Keys); diff != "" || target.Source.CAFile != "/nowhere.pem" {
 		t.Error(target.Source.CAFile, diff)
 	}
+	if targets, ds := PeekAll(root); len(ds) != 0 || !cmp.Equal(targets, []*upgrader.Target{target}) {
+		t.Errorf("PeekAll gives %v, %v", targets, ds)
+	}
 	if target, ds := Peek(one(t, small+"Verify=sometimes\n"), "app"); target != nil || len(ds.Errors()) != 1 {
 		t.Errorf("a bad value gives %v, %v", target, ds)
 	}
