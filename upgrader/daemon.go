@@ -50,6 +50,8 @@ type Daemon struct {
 	slots chan struct{}
 	// newest makes the source of a target.
 	newest func(*Target) (source, error)
+	// disk makes what a machine writes to of an open store.
+	disk func(*store.Store) disk
 
 	reloads chan []*Target
 	exits   chan string   // names of machines that ended
@@ -86,6 +88,7 @@ func New(o Options) (*Daemon, error) {
 		exits:   make(chan string),
 		changed: make(chan struct{}, 1),
 		status:  map[string]TargetStatus{},
+		disk:    func(s *store.Store) disk { return s },
 	}
 	d.newest = func(t *Target) (source, error) {
 		f, err := fetcher.New(t.Source, o.Log)
@@ -338,7 +341,7 @@ func (d *Daemon) follow(ctx context.Context, m *machine, s *heldStore) {
 		}
 	}
 	defer s.unlock()
-	m.store = s.Store
+	m.store = d.disk(s.Store)
 	_ = m.run(ctx) // ctx's end or the target's retirement; neither is news
 }
 

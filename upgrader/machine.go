@@ -11,7 +11,6 @@ import (
 
 	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
-	"github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
 
@@ -171,7 +170,7 @@ var _ Systemd = (*systemd.Client)(nil)
 // offer and read what it publishes.
 type machine struct {
 	target  *Target // this cycle's snapshot
-	store   *store.Store
+	store   disk
 	systemd Systemd
 	newest  func(*Target) (source, error) // makes a source of a snapshot
 	source  source

@@ -30,6 +30,9 @@ type record struct {
 	Restarts   uint32 `json:"restarts,omitempty"`
 	// Attempts counts the swaps to Digest that were begun.
 	Attempts int `json:"attempts,omitempty"`
+	// Down tells that the restart to To ended with the unit not running, so
+	// that a rollback has to start it.
+	Down bool `json:"down,omitempty"`
 	// Reason is why To is being rolled back.
 	Reason string `json:"reason,omitempty"`
 	// Trouble is the failure that is being retried, "" if none.
@@ -92,7 +95,7 @@ func (m *machine) begin(from store.Release, hasFrom bool, to store.Release, dige
 	if hasFrom {
 		r.From = from.Name
 	}
-	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Reason = "", "", "", 0, ""
+	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Down, r.Reason = "", "", "", 0, false, ""
 }
 
 // conclude notes how the attempt ended. The next save makes it durable.
@@ -105,7 +108,7 @@ func (m *machine) conclude(v Verdict, reason string) {
 	if v != VerdictInconclusive {
 		r.Attempts = 0
 	}
-	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Reason = "", "", "", 0, ""
+	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Down, r.Reason = "", "", "", 0, false, ""
 	r.Trouble = ""
 }
 

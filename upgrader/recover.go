@@ -125,7 +125,7 @@ func (m *machine) recoverSwap(ctx context.Context) (Event, error) {
 	case m.record.Swap == SwapRestart && f.Running() && has && current == to && f.InvocationID != m.record.Invocation:
 		m.base = f
 	default:
-		if err := m.unlink(); err != nil {
+		if err := m.revert(); err != nil {
 			return StepFailed, err
 		}
 		return m.swapAgain(ctx, to)

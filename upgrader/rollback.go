@@ -85,7 +85,7 @@ func (m *machine) moveBack(ctx context.Context, back store.Release) (Event, erro
 	if serves(before, back.Name) {
 		return RolledBack, nil
 	}
-	if before.ActiveState == "inactive" && before.Result == "success" {
+	if before.ActiveState == "inactive" && before.Result == "success" && !m.record.Down {
 		return OperatorActed, nil // stopped by hand; its next start is good
 	}
 	if before.Running() && m.record.Swap == SwapHandover {
@@ -152,6 +152,7 @@ func (m *machine) revive(ctx context.Context, before systemd.Facts, back store.R
 // rolledBack ends the attempt; errs did not stop it, but have to be said.
 func (m *machine) rolledBack(ctx context.Context, began time.Time, event Event, back store.Release, errs []error) (Event, error) {
 	bad, why := m.record.To, m.record.Reason
+	m.record.Down = false
 	m.emit(ctx, journal.RolledBack, slog.String("from", version(bad)), slog.String("to", back.Version),
 		slog.Duration("took", time.Since(began)), slog.String("result", string(VerdictRolledBack)))
 	m.finish(ctx, VerdictRolledBack, why)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -85,7 +86,7 @@ func readStatus(stateDir string, t *Target) TargetStatus {
 }
 
 // describe joins record and listing.
-func describe(s *store.Store, t *Target, r record) TargetStatus {
+func describe(s links, t *Target, r record) TargetStatus {
 	st := TargetStatus{
 		Name: t.Name, Unit: t.Unit, Swap: t.Swap, State: r.State, Since: r.Since,
 		Last: r.Last, Trouble: r.Trouble, Unsigned: unsigned(t),
@@ -139,17 +140,15 @@ func (m *machine) report() {
 // confirming 1.5.0".
 func summary(all []TargetStatus) string {
 	counts := map[string]int{}
-	var order []string
 	for _, st := range all {
-		what := brief(st)
-		if counts[what] == 0 {
-			order = append(order, what)
-		}
-		counts[what]++
+		counts[brief(st)]++
 	}
-	slices.Sort(order)
-	parts := make([]string, 0, len(order))
-	for _, what := range order {
+	parts := make([]string, 0, len(counts))
+	if n := counts[upToDate]; n > 0 { // what is well comes first
+		parts = append(parts, fmt.Sprintf("%d %s", n, upToDate))
+		delete(counts, upToDate)
+	}
+	for _, what := range slices.Sorted(maps.Keys(counts)) {
 		parts = append(parts, fmt.Sprintf("%d %s", counts[what], what))
 	}
 	noun := "targets"
@@ -161,6 +160,8 @@ func summary(all []TargetStatus) string {
 	}
 	return fmt.Sprintf("%d %s: %s", len(all), noun, strings.Join(parts, ", "))
 }
+
+const upToDate = "up to date"
 
 // brief is a target in two or three words.
 func brief(st TargetStatus) string {
@@ -178,5 +179,5 @@ func brief(st TargetStatus) string {
 	case st.Current == "":
 		return "without a release"
 	}
-	return "up to date"
+	return upToDate
 }

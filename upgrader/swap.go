@@ -68,17 +68,18 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 	if hadPrevious {
 		r.Previous = previous.Name
 	}
-	r.Swap, r.Invocation, r.Restarts = way, f.InvocationID, f.NRestarts
+	r.Swap, r.Invocation, r.Restarts, r.Down = way, f.InvocationID, f.NRestarts, false
 	r.Attempts++
 	if err := m.save(); err != nil {
 		return StepFailed, err
+	}
+	if f.ActiveState == "inactive" {
+		return m.installOnly(ctx, to)
 	}
 	m.emit(ctx, journal.SwapStarted, slog.String("swap", string(way)))
 	began := time.Now()
 	var event Event
 	switch {
-	case f.ActiveState == "inactive":
-		event, err = m.installOnly(ctx, to)
 	case waitsForFirst(f):
 		event, err = m.installFirst(ctx, to)
 	case way == SwapHandover && !crashed(f) && r.From != "":
@@ -133,8 +134,8 @@ func (m *machine) damaged(ctx context.Context, to store.Release, err error) (Eve
 	return UnitUnusable, err
 }
 
-// links moves current to to, and previous to what was current.
-func (m *machine) links(to store.Release) error {
+// advance moves current to to, and previous to what was current.
+func (m *machine) advance(to store.Release) error {
 	if from, ok := release(m.record.From); ok {
 		if err := m.store.SetLink(store.Previous, from); err != nil {
 			return err
@@ -143,8 +144,8 @@ func (m *machine) links(to store.Release) error {
 	return m.store.SetLink(store.Current, to)
 }
 
-// unlink puts the links back to what the record says was before the swap.
-func (m *machine) unlink() error {
+// revert puts the links back to what the record says was before the swap.
+func (m *machine) revert() error {
 	back := func(which store.LinkName, name string) error {
 		r, ok := release(name)
 		if !ok {
@@ -165,7 +166,7 @@ func (m *machine) unlink() error {
 
 // installOnly swaps a unit that does not run: its next start is the swap.
 func (m *machine) installOnly(ctx context.Context, to store.Release) (Event, error) {
-	if err := m.links(to); err != nil {
+	if err := m.advance(to); err != nil {
 		return StepFailed, err
 	}
 	m.emit(ctx, journal.ReleaseInstalled, slog.String("result", string(VerdictInstalled)))
@@ -186,7 +187,7 @@ func (m *machine) finish(ctx context.Context, v Verdict, why string) {
 // installFirst gives a supervisor that waits for its first release one, and
 // waits until it serves.
 func (m *machine) installFirst(ctx context.Context, to store.Release) (Event, error) {
-	if err := m.links(to); err != nil {
+	if err := m.advance(to); err != nil {
 		return StepFailed, err
 	}
 	f, err := m.facts(ctx)
@@ -209,7 +210,7 @@ func (m *machine) installFirst(ctx context.Context, to store.Release) (Event, er
 		return m.inconclusive(ctx, "the unit was stopped")
 	}
 	why := "it never became ready: " + ending(f)
-	if err := m.unlink(); err != nil {
+	if err := m.revert(); err != nil {
 		return StepFailed, err
 	}
 	return m.refuse(ctx, why)
@@ -258,7 +259,7 @@ func (m *machine) handover(ctx context.Context, before systemd.Facts, to store.R
 }
 
 func (m *machine) tookOver(f systemd.Facts, to store.Release) (Event, error) {
-	if err := m.links(to); err != nil {
+	if err := m.advance(to); err != nil {
 		return StepFailed, err
 	}
 	if err := m.store.ClearLink(store.Next); err != nil {
@@ -327,15 +328,16 @@ func (m *machine) inconclusive(ctx context.Context, why string) (Event, error) {
 // restart swaps by stopping the old and starting the new; sockets that
 // systemd holds queue what comes meanwhile.
 func (m *machine) restart(ctx context.Context, before systemd.Facts, to store.Release) (Event, error) {
-	if err := m.links(to); err != nil {
+	if err := m.advance(to); err != nil {
 		return StepFailed, err
 	}
+	began := time.Now()
 	f, result, err := m.restartUnit(ctx, before)
 	if ctx.Err() != nil {
 		return StepFailed, ctx.Err()
 	}
 	if refused(err) {
-		if uerr := m.unlink(); uerr != nil {
+		if uerr := m.revert(); uerr != nil {
 			return StepFailed, errors.Join(err, uerr)
 		}
 		return m.notQueued(ctx, err)
@@ -345,7 +347,7 @@ func (m *machine) restart(ctx context.Context, before systemd.Facts, to store.Re
 		return StepFailed, err // nobody could say what happened
 	case f.InvocationID == before.InvocationID && f.Running():
 		// The old one never stopped.
-		if uerr := m.unlink(); uerr != nil {
+		if uerr := m.revert(); uerr != nil {
 			return StepFailed, errors.Join(err, uerr)
 		}
 		return m.inconclusive(ctx, fmt.Sprintf("the restart ended (%s) and changed nothing", result))
@@ -353,15 +355,15 @@ func (m *machine) restart(ctx context.Context, before systemd.Facts, to store.Re
 		m.base = f
 		return ReleaseServed, nil
 	case crashed(f), result == systemd.ResultFailed, result == systemd.ResultTimeout:
-		m.record.Reason = "it does not start: " + ending(f)
-		return ReleaseBroke, nil
+		m.record.Down = true
+		return m.turnedBad(ctx, began, "it does not start: "+ending(f))
 	case result == systemd.ResultDone && f.InvocationID != before.InvocationID && f.Type != "oneshot":
-		m.record.Reason = "it ended at once: " + ending(f)
-		return ReleaseBroke, nil
+		m.record.Down = true
+		return m.turnedBad(ctx, began, "it ended at once: "+ending(f))
 	}
 	// Stopped by somebody: what starts next shall be the release that proved
 	// itself.
-	if uerr := m.unlink(); uerr != nil {
+	if uerr := m.revert(); uerr != nil {
 		return StepFailed, errors.Join(err, uerr)
 	}
 	return m.inconclusive(ctx, "the unit was stopped meanwhile: "+ending(f))

@@ -1,0 +1,37 @@
+package upgrader
+
+import (
+	"context"
+
+	"github.com/upgraderd/upgraderd/upgrader/store"
+)
+
+// disk is what the machine asks of a [store.Store]. A test's disk fails, or
+// ends the world, at any one of these calls.
+type disk interface {
+	links
+	Path() string
+	SetLink(store.LinkName, store.Release) error
+	ClearLink(store.LinkName) error
+	SaveRecord(any) error
+	LoadRecord(any) (bool, error)
+	MarkBad(store.Digest, store.Bad) error
+	Preflight(bytes int64) error
+	Incoming(store.Digest) (string, error)
+	IncomingTree(store.Digest) (string, error)
+	CleanIncoming(keep func(digest12 string) bool) error
+	Install(ctx context.Context, tree string, r store.Release, d store.Digest) error
+	Releases() ([]store.Release, error)
+	Remove(store.Release) error
+	Digest(store.Release) (store.Digest, error)
+	Verify(context.Context, store.Release) error
+}
+
+// links is the part that a status is made from; it only reads.
+type links interface {
+	Link(store.LinkName) (store.Release, bool, error)
+	KnownBad() ([]store.Digest, error)
+	Bad(store.Digest) (store.Bad, bool, error)
+}
+
+var _ disk = (*store.Store)(nil)

@@ -1,0 +1,728 @@
+package upgrader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/upgraderd/upgraderd/upgrader/statusline"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+	"github.com/upgraderd/upgraderd/upgrader/systemd"
+)
+
+// says checks that the journal holds each line, in this order.
+func (w *world) says(lines ...string) {
+	w.t.Helper()
+	rest := w.out.String()
+	for _, line := range lines {
+		_, after, ok := strings.Cut(rest, line)
+		if !ok {
+			w.t.Errorf("the journal lacks %q at its place", line)
+			return
+		}
+		rest = after
+	}
+}
+
+// saysOnce checks that a line is there, once.
+func (w *world) saysOnce(line string) {
+	w.t.Helper()
+	if n := strings.Count(w.out.String(), line); n != 1 {
+		w.t.Errorf("the journal has %q %d times, want once", line, n)
+	}
+}
+
+func TestUpgrades(t *testing.T) {
+	for name, f := range map[string]func(*testing.T, *world){
+		"first install of a stopped unit": func(t *testing.T, w *world) {
+			name := w.publish("1.0", "")
+			w.start()
+			st := w.settles(name, VerdictInstalled)
+			if st.Previous != "" || st.Staged != "" || w.unit.count("re") != 0 {
+				t.Errorf("got %+v after %q, want current only and no verb", st, w.unit.story())
+			}
+			w.says("found 1.0, nothing is installed", "fetched 1.0", "verified 1.0", "staged 1.0", "installed 1.0; app.service is not running")
+		},
+		"first install for a supervisor that waits": func(t *testing.T, w *world) {
+			w.unit.facts.ActiveState, w.unit.facts.SubState, w.unit.facts.Job = "activating", "start", 7
+			w.unit.facts.StatusText = statusline.Format(statusline.Status{Note: "no release yet"})
+			go w.unit.startWhen("current")
+			name := w.publish("1.0", "")
+			w.start()
+			w.settles(name, VerdictGood)
+		},
+		"handover": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.start()
+			name := w.publish("1.1", "")
+			st := w.settles(name, VerdictGood)
+			if st.Previous != old || st.Staged != "" || w.unit.serving() != name {
+				t.Errorf("got %+v, serving %s", st, w.unit.serving())
+			}
+			if w.unit.count("reload") != 1 || w.unit.count("restart") != 0 {
+				t.Errorf("systemd was asked %q", w.unit.story())
+			}
+			w.says("app (Verify=no): found 1.1, 1.0 is installed", "fetched 1.1", "verified 1.1", "staged 1.1",
+				"app.service is swapped by handover: it runs under upgraderd supervise", "swapping 1.0 for 1.1 by handover",
+				"1.1 serves after", "1.1 is good after")
+		},
+		"handover refused": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.unit.behave["1.1"] = neverReady
+			w.start()
+			bad := w.publish("1.1", "")
+			st := w.settles(old, VerdictRefused)
+			if w.unit.serving() != old || len(st.KnownBad) != 1 || st.KnownBad[0].Version != "1.1" {
+				t.Errorf("serving %s, got %+v", w.unit.serving(), st)
+			}
+			time.Sleep(10 * time.Minute)
+			if w.unit.count("reload") != 1 {
+				t.Errorf("a known bad release is tried again: %q", w.unit.story())
+			}
+			w.saysOnce("skipping 1.1, known bad")
+			// The same version with other bytes is another chance.
+			w.unit.set(func() { w.unit.behave["1.1"] = becomesReady })
+			repaired := w.publish("1.1", "echo repaired")
+			if repaired == bad {
+				t.Fatal("same bytes")
+			}
+			w.settles(repaired, VerdictGood)
+		},
+		"an older one is taken where the newest is bad": func(t *testing.T, w *world) {
+			w.running("1.0")
+			w.unit.behave["1.2"] = neverReady
+			name := w.publish("1.1", "")
+			w.publish("1.2", "")
+			w.start()
+			w.settles(name, VerdictGood)
+		},
+		"crash in the window, systemd restarts": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.start()
+			name := w.publish("1.1", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			time.Sleep(20 * time.Second)
+			w.unit.crash(true)
+			began := time.Now()
+			w.eventually("rollback begun", func(st TargetStatus) bool { return st.State != Confirming })
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("the crash was seen after %v, want within a second", took)
+			}
+			st := w.settles(old, VerdictRolledBack)
+			if w.unit.serving() != old || st.Previous != "" || len(st.KnownBad) != 1 {
+				t.Errorf("serving %s, got %+v", w.unit.serving(), st)
+			}
+			w.says("1.1 serves after", "1.1 turned bad", "NRestarts went from 0 to 1", "rolled back to 1.0")
+			_ = name
+		},
+		"crash in the window, unit fails": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.start()
+			w.publish("1.1", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			w.unit.crash(false)
+			w.settles(old, VerdictRolledBack)
+			if w.unit.serving() != old || w.unit.count("restart") != 1 || w.unit.count("reset-failed") != 1 {
+				t.Errorf("serving %s after %q", w.unit.serving(), w.unit.story())
+			}
+		},
+		"restart": func(t *testing.T, w *world) {
+			w.unit.plain()
+			old := w.running("1.0")
+			w.start()
+			name := w.publish("1.1", "")
+			st := w.settles(name, VerdictGood)
+			if st.Previous != old || w.unit.count("restart") != 1 || w.unit.count("reload") != 0 {
+				t.Errorf("got %+v after %q", st, w.unit.story())
+			}
+			w.says("app.service is swapped by restart: ExecStart= does not run upgraderd supervise")
+		},
+		"restart does not come up": func(t *testing.T, w *world) {
+			w.unit.plain()
+			old := w.running("1.0")
+			w.unit.behave["1.1"] = neverReady
+			w.start()
+			w.publish("1.1", "")
+			w.settles(old, VerdictRolledBack)
+			if w.unit.serving() != old || w.unit.count("restart") != 2 {
+				t.Errorf("serving %q after %q", w.unit.serving(), w.unit.story())
+			}
+		},
+		"restart of what exits at once": func(t *testing.T, w *world) {
+			w.unit.plain()
+			old := w.running("1.0")
+			w.unit.behave["1.1"] = exitsAtOnce
+			w.start()
+			w.publish("1.1", "")
+			w.settles(old, VerdictRolledBack)
+			if w.unit.serving() != old {
+				t.Errorf("serving %q", w.unit.serving())
+			}
+		},
+		"a failed unit is restarted": func(t *testing.T, w *world) {
+			w.running("1.0")
+			w.unit.crash(false)
+			w.start()
+			name := w.publish("1.1", "")
+			w.settles(name, VerdictGood)
+			if w.unit.count("restart") != 1 || w.unit.serving() != name {
+				t.Errorf("serving %q after %q", w.unit.serving(), w.unit.story())
+			}
+		},
+		"rollback fails": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.start()
+			w.publish("1.1", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			w.unit.set(func() { w.unit.behave["1.0"] = neverReady })
+			w.unit.crash(true)
+			w.settles(old, VerdictStuck)
+			w.says("ROLLBACK FAILED, app.service is left as it is")
+			if got := summary(w.daemon.Status()); !strings.Contains(got, "stuck") {
+				t.Errorf("summary %q does not tell", got)
+			}
+		},
+		"the first release turns bad": func(t *testing.T, w *world) {
+			name := w.publish("1.0", "")
+			w.unit.facts.ActiveState, w.unit.facts.SubState, w.unit.facts.Result = "failed", "failed", "exit-code"
+			w.start()
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			w.unit.crash(true)
+			w.settles(name, VerdictStuck)
+			w.says("[NO_PREVIOUS]")
+		},
+		"the operator stops the unit in the window": func(t *testing.T, w *world) {
+			w.running("1.0")
+			w.start()
+			name := w.publish("1.1", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			w.unit.stopByHand()
+			st := w.settles(name, VerdictInconclusive)
+			time.Sleep(5 * time.Minute)
+			if len(st.KnownBad) != 0 || w.unit.count("restart") != 0 || w.unit.serving() != "" {
+				t.Errorf("got %+v after %q", st, w.unit.story())
+			}
+		},
+		"the operator restarts the unit in the window": func(t *testing.T, w *world) {
+			w.running("1.0")
+			w.start()
+			name := w.publish("1.1", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			w.unit.startByHand()
+			st := w.settles(name, VerdictInconclusive)
+			if len(st.KnownBad) != 0 || w.unit.serving() != name {
+				t.Errorf("got %+v, serving %s", st, w.unit.serving())
+			}
+		},
+		"the operator restarts the unit in the handover": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			var once atomic.Bool
+			w.unit.hook = func(verb string) (systemd.Result, error, bool) {
+				if verb != "reload" || once.Swap(true) {
+					return "", nil, false
+				}
+				w.unit.startByHand()
+				return systemd.ResultCanceled, nil, true
+			}
+			w.start()
+			name := w.publish("1.1", "")
+			w.eventually("no verdict", func(st TargetStatus) bool { return st.Last != nil && st.Last.Verdict == VerdictInconclusive })
+			if st := w.status(); st.Current != old || st.Next != "" || len(st.KnownBad) != 0 {
+				t.Errorf("got %+v", st)
+			}
+			w.settles(name, VerdictGood) // it comes up again
+		},
+		"a handover that never gets a verdict": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.unit.hook = func(verb string) (systemd.Result, error, bool) {
+				return systemd.ResultCanceled, nil, verb == "reload"
+			}
+			w.start()
+			w.publish("1.1", "")
+			w.settles(old, VerdictRefused)
+			if n := w.unit.count("reload"); n != attemptsMax {
+				t.Errorf("%d attempts, want %d", n, attemptsMax)
+			}
+		},
+		"the answer of the handover is lost": func(t *testing.T, w *world) {
+			w.running("1.0")
+			w.unit.during = func(string) {}
+			w.unit.lose = true
+			w.start()
+			name := w.publish("1.1", "")
+			w.settles(name, VerdictGood)
+			if w.unit.count("reload") != 1 {
+				t.Errorf("asked again: %q", w.unit.story())
+			}
+		},
+		"a handover refused while others drain": func(t *testing.T, w *world) {
+			w.running("1.0")
+			w.unit.drain(2)
+			w.unit.behave["1.1"] = neverReady
+			w.start()
+			w.publish("1.1", "")
+			w.eventually("no verdict", func(st TargetStatus) bool { return st.Last != nil && st.Last.Verdict == VerdictInconclusive })
+			w.unit.set(func() { w.unit.behave["1.1"] = becomesReady })
+			w.eventually("good", func(st TargetStatus) bool { return st.Last.Verdict == VerdictGood })
+		},
+		"no right to reload": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			denied := &systemd.Error{Code: systemd.CodeDenied, Verb: "reload", Unit: "app.service", Err: errors.New("no"), Hint: "allow it"}
+			w.unit.hook = func(string) (systemd.Result, error, bool) { return "", denied, true }
+			w.start()
+			name := w.publish("1.1", "")
+			w.eventually("trouble", func(st TargetStatus) bool { return strings.Contains(st.Trouble, "AUTH_DENIED") })
+			time.Sleep(30 * time.Minute)
+			if st := w.status(); st.Current != old || st.Next != "" || len(st.KnownBad) != 0 || w.unit.serving() != old {
+				t.Errorf("got %+v", st)
+			}
+			w.saysOnce("[AUTH_DENIED] reload app.service")
+			w.saysOnce("found 1.1")
+			w.unit.set(func() { w.unit.hook = nil })
+			began := time.Now()
+			w.settles(name, VerdictGood)
+			if took := time.Since(began) - w.target.Confirm.Window; took > time.Minute {
+				t.Errorf("converged after %v, want within a minute", took)
+			}
+		},
+		"unit not found, then installed": func(t *testing.T, w *world) {
+			w.unit.facts.LoadState = "not-found"
+			name := w.publish("1.0", "")
+			w.start()
+			w.eventually("trouble", func(st TargetStatus) bool { return strings.Contains(st.Trouble, "UNIT_NOT_FOUND") })
+			w.unit.set(func() { w.unit.facts.LoadState = "loaded" })
+			st := w.settles(name, VerdictInstalled)
+			if st.Trouble != "" {
+				t.Errorf("trouble %q is left", st.Trouble)
+			}
+		},
+		"masked": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.unit.facts.LoadState = "masked"
+			w.start()
+			w.publish("1.1", "")
+			w.eventually("trouble", func(st TargetStatus) bool {
+				return strings.Contains(st.Trouble, "UNIT_MASKED") && strings.Contains(st.Trouble, "systemctl unmask app.service")
+			})
+			if w.unit.serving() != old || w.unit.count("re") != 0 {
+				t.Errorf("systemd was asked %q", w.unit.story())
+			}
+		},
+		"the bus is down": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.unit.set(func() {
+				w.unit.deny = &systemd.Error{Code: systemd.CodeBusDown, Verb: "read", Unit: "app.service", Err: errors.New("gone")}
+			})
+			w.start()
+			name := w.publish("1.1", "")
+			w.eventually("trouble", func(st TargetStatus) bool { return strings.Contains(st.Trouble, "BUS_DOWN") })
+			time.Sleep(5 * time.Minute)
+			if st := w.status(); st.Current != old {
+				t.Errorf("got %+v", st)
+			}
+			w.unit.set(func() { w.unit.deny = nil })
+			w.settles(name, VerdictGood)
+		},
+		"the bus goes away in the window": func(t *testing.T, w *world) {
+			w.running("1.0")
+			w.start()
+			name := w.publish("1.1", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			w.unit.set(func() { w.unit.deny = errors.New("gone") })
+			time.Sleep(5 * time.Minute)
+			if st := w.status(); st.State != Confirming {
+				t.Errorf("state %s without facts, want %s", st.State, Confirming)
+			}
+			w.unit.set(func() { w.unit.deny = nil })
+			w.settles(name, VerdictGood)
+		},
+		"wanted handover that cannot be": func(t *testing.T, w *world) {
+			w.running("1.0")
+			w.target.Swap = SwapHandover
+			w.unit.facts.ExecReload = nil
+			w.start()
+			w.publish("1.1", "")
+			w.eventually("trouble", func(st TargetStatus) bool {
+				return strings.Contains(st.Trouble, "UNIT_NO_HANDOVER") && strings.Contains(st.Trouble, "ExecReload= is missing")
+			})
+		},
+		"unit changed on disk": func(t *testing.T, w *world) {
+			w.running("1.0")
+			w.unit.facts.NeedDaemonReload = true
+			w.start()
+			name := w.publish("1.1", "")
+			w.settles(name, VerdictGood)
+			w.saysOnce("app.service changed on disk")
+		},
+		"check passes": func(t *testing.T, w *world) {
+			w.target.Check = []string{"bin/app", "--selftest"}
+			name := w.publish("1.0", "")
+			w.start()
+			w.settles(name, VerdictInstalled)
+			w.says("staged 1.0", "1.0 passed its check", "installed 1.0")
+			if w.unit.count("start upgraderd-check@app.service") != 1 {
+				t.Errorf("systemd was asked %q", w.unit.story())
+			}
+		},
+		"check fails": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.target.Check = []string{"bin/app", "--selftest"}
+			w.unit.check, w.unit.checkCode = systemd.ResultFailed, 3
+			w.start()
+			w.publish("1.1", "")
+			st := w.settles(old, VerdictRefused)
+			if !strings.Contains(st.Last.Reason, "exit status 3") || w.unit.count("reload") != 0 {
+				t.Errorf("got %+v after %q", st.Last, w.unit.story())
+			}
+		},
+		"check cannot run": func(t *testing.T, w *world) {
+			w.target.Check = []string{"bin/app", "--selftest"}
+			w.unit.check, w.unit.checkCode = systemd.ResultFailed, 217 // no such user
+			name := w.publish("1.0", "")
+			w.start()
+			w.eventually("trouble", func(st TargetStatus) bool { return strings.Contains(st.Trouble, "did not get as far") })
+			if st := w.status(); len(st.KnownBad) != 0 {
+				t.Errorf("the sandbox's fault was laid on the release: %+v", st.KnownBad)
+			}
+			w.unit.set(func() { w.unit.check = systemd.ResultDone })
+			w.settles(name, VerdictInstalled)
+		},
+		"artifact is no program": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			if err := os.WriteFile(filepath.Join(w.dir, "app_1.1.sh"), []byte("plain text\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			w.manifest()
+			w.start()
+			st := w.settles(old, VerdictRefused)
+			if !strings.Contains(st.Last.Reason, "ARTIFACT_FORMAT") {
+				t.Errorf("got %+v", st.Last)
+			}
+		},
+		"digest of the manifest is wrong": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.publish("1.1", "")
+			if err := os.WriteFile(filepath.Join(w.dir, "app_1.1.sh"), []byte("#!/bin/sh\nevil\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			w.start()
+			w.eventually("trouble", func(st TargetStatus) bool { return strings.Contains(st.Trouble, "ARTIFACT_DIGEST") })
+			time.Sleep(10 * time.Minute)
+			st := w.status()
+			if st.Current != old || len(st.KnownBad) != 0 {
+				t.Errorf("got %+v", st)
+			}
+			w.saysOnce("ARTIFACT_DIGEST")
+			name := w.publish("1.1", "")
+			w.settles(name, VerdictGood)
+			w.saysOnce("the source answers again")
+		},
+		"the source goes away": func(t *testing.T, w *world) {
+			w.running("1.0")
+			away := w.dir + ".away"
+			if err := os.Rename(w.dir, away); err != nil {
+				t.Fatal(err)
+			}
+			w.start()
+			w.eventually("trouble", func(st TargetStatus) bool { return st.Trouble != "" })
+			time.Sleep(10 * time.Minute)
+			if err := os.Rename(away, w.dir); err != nil {
+				t.Fatal(err)
+			}
+			w.eventually("no trouble", func(st TargetStatus) bool { return st.Trouble == "" })
+			w.saysOnce("the source answers again after 10m")
+			if n := strings.Count(w.out.String(), "SOURCE_MISSING"); n != 1 {
+				t.Errorf("the failure was said %d times", n)
+			}
+		},
+		"the installed version is published anew": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.start()
+			w.publish("1.0", "echo other")
+			time.Sleep(5 * time.Minute)
+			if st := w.status(); st.Current != old || w.unit.count("re") != 0 {
+				t.Errorf("got %+v", st)
+			}
+			w.saysOnce("the source offers other bytes under the installed version 1.0")
+		},
+		"below the floor": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.target.MinVersion = "2.0"
+			w.start()
+			w.publish("1.9", "")
+			w.publish("0.9", "")
+			time.Sleep(5 * time.Minute)
+			if st := w.status(); st.Current != old || st.Last.Verdict != VerdictInstalled {
+				t.Errorf("got %+v", st)
+			}
+			w.settles(w.publish("2.0", ""), VerdictGood)
+		},
+		"instances": func(t *testing.T, w *world) {
+			w.target.InstancesMax = 2
+			w.running("1.0")
+			w.start()
+			var names []string
+			for _, v := range []string{"1.1", "1.2", "1.3"} {
+				names = append(names, w.publish(v, ""))
+				w.settles(names[len(names)-1], VerdictGood)
+			}
+			time.Sleep(time.Minute)
+			s, err := store.View(w.unit.root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, err := s.Releases()
+			if err != nil || len(all) != 2 || all[0].Name != names[1] || all[1].Name != names[2] {
+				t.Errorf("got %v, %v; want %v", all, err, names[1:])
+			}
+		},
+		"what drains is kept": func(t *testing.T, w *world) {
+			w.target.InstancesMax = 2
+			w.running("1.0")
+			w.start()
+			for _, v := range []string{"1.1", "1.2"} {
+				name := w.publish(v, "")
+				w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+				w.unit.drain(1)
+				w.settles(name, VerdictGood)
+			}
+			time.Sleep(time.Minute)
+			count := func() int {
+				s, err := store.View(w.unit.root)
+				if err != nil {
+					t.Fatal(err)
+				}
+				all, err := s.Releases()
+				if err != nil {
+					t.Fatal(err)
+				}
+				return len(all)
+			}
+			if n := count(); n != 3 {
+				t.Errorf("%d releases while one drains, want all 3", n)
+			}
+			w.unit.drain(0)
+			time.Sleep(time.Minute)
+			if n := count(); n != 2 {
+				t.Errorf("%d releases, want 2", n)
+			}
+		},
+		"the staged release rots": func(t *testing.T, w *world) {
+			w.running("1.0")
+			w.target.Check = []string{"x"}
+			w.unit.hook = func(verb string) (systemd.Result, error, bool) {
+				if staged := w.unit.link("staged"); strings.HasPrefix(verb, "start") && staged != "" {
+					file := filepath.Join(w.unit.root, "releases", staged, "bin/app")
+					if err := errors.Join(os.Chmod(file, 0o755), os.WriteFile(file, []byte("#!/bin/rm\n"), 0)); err != nil {
+						t.Error(err)
+					}
+					w.unit.hook = nil
+				}
+				return "", nil, false
+			}
+			w.start()
+			name := w.publish("1.1", "")
+			w.settles(name, VerdictGood) // fetched a second time
+			w.saysOnce("RELEASE_CORRUPT")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in(t, func(t *testing.T, w *world) {
+				f(t, w)
+				w.oracle()
+			})
+		})
+	}
+}
+
+func TestHeldForTheOperator(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		old := w.running("1.0")
+		w.target.Swap = SwapNone
+		w.start()
+		first := w.publish("1.1", "")
+		w.eventually("held", func(st TargetStatus) bool { return st.State == Held && st.Staged == first && st.Current == old })
+		w.kill() // what waits, waits across a restart of the daemon
+		w.start()
+		second := w.publish("1.2", "")
+		w.eventually("the newer one held", func(st TargetStatus) bool { return st.State == Held && st.Staged == second })
+		time.Sleep(10 * time.Minute)
+		w.saysOnce("1.2 is staged and waits for the operator")
+		if w.unit.count("re") != 0 {
+			t.Errorf("systemd was asked %q", w.unit.story())
+		}
+		allowed := *w.target
+		allowed.Swap = SwapAuto
+		if err := w.daemon.Reload(t.Context(), []*Target{&allowed}); err != nil {
+			t.Fatal(err)
+		}
+		w.settles(second, VerdictGood)
+		w.oracle()
+	})
+}
+
+func TestOperatorInstallsWhatIsHeld(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.running("1.0")
+		w.target.Swap = SwapNone
+		w.start()
+		name := w.publish("1.1", "")
+		w.eventually("held", func(st TargetStatus) bool { return st.State == Held })
+		s, err := store.View(w.unit.root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := store.ParseRelease(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SetLink(store.Current, r); err != nil {
+			t.Fatal(err)
+		}
+		w.settles(name, VerdictInconclusive)
+		w.oracle()
+	})
+}
+
+// A reload in the middle of an upgrade waits for its end; a target that is
+// gone stops then.
+func TestReloadInTheMiddle(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.running("1.0")
+		w.start()
+		name := w.publish("1.1", "")
+		w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+		if err := w.daemon.Reload(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := w.daemon.Status(); len(got) != 1 || got[0].State != Confirming {
+			t.Errorf("got %+v, want the upgrade to go on", got)
+		}
+		w.settles(name, VerdictGood)
+		time.Sleep(time.Second)
+		if got := w.daemon.Status(); len(got) != 0 {
+			t.Errorf("got %+v, want nothing", got)
+		}
+		w.publish("1.2", "")
+		time.Sleep(time.Hour)
+		if st := w.status(); st.Current != name {
+			t.Errorf("a target that is gone was upgraded: %+v", st)
+		}
+		// And it can come back.
+		if err := w.daemon.Reload(t.Context(), []*Target{w.target}); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually("1.2", func(st TargetStatus) bool { return strings.HasPrefix(st.Current, "1.2") && st.State == Idle })
+		w.oracle()
+	})
+}
+
+func TestSecondDaemon(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.publish("1.0", "")
+		w.start()
+		w.eventually("installed", func(st TargetStatus) bool { return st.Current != "" })
+		second, err := New(Options{StateDir: w.state, Targets: []*Target{w.target}, Systemd: w.unit})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := second.Run(t.Context()); !errors.Is(err, store.ErrLocked) || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
+			t.Errorf("got %v, want ErrLocked with the holder", err)
+		}
+	})
+}
+
+// One broken target never stops the others.
+func TestTargetsDoNotStopEachOther(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		broken := *w.target
+		broken.Name, broken.Unit = "broken", "broken.service"
+		broken.Source.Path, broken.Source.Verify = "relative", ""
+		if err := os.WriteFile(filepath.Join(w.state, "blocked"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		blocked := *w.target
+		blocked.Name, blocked.Unit = "blocked", "blocked.service"
+		var mu lockedBuffer
+		d, err := New(Options{
+			StateDir: w.state, Targets: []*Target{&broken, &blocked, w.target}, Systemd: w.unit, Log: w.log,
+			Notify: func(state ...string) error {
+				fmt.Fprintln(&mu, strings.Join(state, " "))
+				return nil
+			},
+			WatchdogInterval: 20 * time.Second,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		made := d.newest
+		d.newest = func(t *Target) (source, error) {
+			s, err := made(t)
+			if err != nil {
+				return nil, err
+			}
+			s.Close()
+			return w.source(t)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- d.Run(ctx) }()
+		name := w.publish("1.0", "")
+		w.settles(name, VerdictInstalled)
+		time.Sleep(time.Minute)
+		got := summary(d.Status())
+		if want := "3 targets: 1 up to date, 2 in trouble"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run: %v", err)
+		}
+		said := mu.String()
+		for _, want := range []string{"READY=1 STATUS=3 targets", "STATUS=" + got, "WATCHDOG=1", "STOPPING=1"} {
+			if !strings.Contains(said, want) {
+				t.Errorf("systemd was told\n%s, want %q too", said, want)
+			}
+		}
+	})
+}
+
+// The probes are asked by real connections, so the server is outside.
+func TestProbesDecide(t *testing.T) {
+	var status atomic.Int32
+	status.Store(200)
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(int(status.Load())) }))
+	defer server.Close()
+	in(t, func(t *testing.T, w *world) {
+		old := w.running("1.0")
+		w.target.Confirm.Probes = []Probe{{Kind: ProbeHTTP, Address: server.URL + "/health?token=secret"}}
+		w.start()
+		good := w.publish("1.1", "")
+		st := w.settles(good, VerdictGood)
+		if st.Previous != old {
+			t.Errorf("got %+v", st)
+		}
+		w.publish("1.2", "")
+		w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+		status.Store(503)
+		st = w.settles(good, VerdictRolledBack)
+		if !strings.Contains(st.Last.Reason, "got status 503, want 2xx (3 times in a row)") {
+			t.Errorf("reason %q", st.Last.Reason)
+		}
+		if strings.Contains(w.out.String()+st.Last.Reason, "secret") {
+			t.Error("the URL's query is in the journal")
+		}
+		w.oracle()
+	})
+}

@@ -1,0 +1,522 @@
+package upgrader
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/statusline"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+	"github.com/upgraderd/upgraderd/upgrader/systemd"
+)
+
+// world is one host: a real store and a real source in a temporary directory,
+// and a systemd that behaves as told.
+type world struct {
+	t      *testing.T
+	dir    string // the source
+	state  string // the StateDir
+	target *Target
+	unit   *fakeUnit
+	out    *lockedBuffer
+	log    *slog.Logger
+	stop   func() // ends the daemon that runs
+	daemon *Daemon
+	wrap   func(*store.Store) disk // what the next daemon's machine writes to
+}
+
+// in runs a test in a world whose clock is its own: seconds pass as soon as
+// nobody has anything else to do.
+func in(t *testing.T, f func(*testing.T, *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { f(t, newWorld(t)) })
+}
+
+// polled is a real source that is asked by the clock only: a goroutine that
+// waits for inotify would stop the clock of a bubble.
+type polled struct {
+	*fetcher.Fetcher
+	every time.Duration
+}
+
+func (p polled) Wait(ctx context.Context) error {
+	if !sleep(ctx, p.every) {
+		return ctx.Err()
+	}
+	return nil
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, dir: t.TempDir(), state: t.TempDir(), out: &lockedBuffer{}}
+	w.target = &Target{
+		Name: "app", Unit: "app.service", Swap: SwapAuto, Program: "bin/app", InstancesMax: 3,
+		Source: fetcher.Options{
+			Target: "app", Path: w.dir, Patterns: []string{"app_@v.sh"}, Verify: fetcher.VerifyNo,
+			PollInterval: 10 * time.Second,
+		},
+		Confirm: Confirm{Window: time.Minute},
+	}
+	w.unit = &fakeUnit{root: filepath.Join(w.state, "app"), behave: map[string]behaviour{}}
+	w.unit.facts = systemd.Facts{
+		ID: "app.service", LoadState: "loaded", ActiveState: "inactive", SubState: "dead", Result: "success", Type: "notify",
+		ExecStart:    [][]string{{"/usr/bin/upgraderd", "supervise", "--root=" + w.unit.root, "--", "bin/app"}},
+		ExecReload:   [][]string{{"/usr/bin/upgraderd", "handover"}},
+		TimeoutStart: time.Second, TimeoutStop: time.Second,
+	}
+	w.log = slog.New(journal.NewHandler(w.out, journal.Options{}))
+	t.Cleanup(func() {
+		w.kill()
+		if t.Failed() {
+			t.Logf("journal:\n%s\nsystemd:\n%s", w.out.String(), w.unit.story())
+		}
+		_ = filepath.WalkDir(w.state, func(p string, d os.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				_ = os.Chmod(p, 0o700)
+			}
+			return nil
+		})
+	})
+	return w
+}
+
+// publish puts a release into the source, manifest last.
+func (w *world) publish(version, body string) string {
+	w.t.Helper()
+	script := "#!/bin/sh\n# " + version + "\n" + body + "\n"
+	name := "app_" + version + ".sh"
+	if err := os.WriteFile(filepath.Join(w.dir, name), []byte(script), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+	w.manifest()
+	sum := sha256.Sum256([]byte(script))
+	return fmt.Sprintf("%s-%x", version, sum[:6])
+}
+
+func (w *world) manifest() {
+	w.t.Helper()
+	entries, err := os.ReadDir(w.dir)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), "app_") {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join(w.dir, e.Name()))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "%x  %s\n", sha256.Sum256(data), e.Name())
+	}
+	tmp := filepath.Join(w.dir, ".sums")
+	if err := os.WriteFile(tmp, []byte(b.String()), 0o644); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.Rename(tmp, filepath.Join(w.dir, "SHA256SUMS")); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// start runs a daemon; kill ends it as abruptly as its record allows.
+func (w *world) start() {
+	w.t.Helper()
+	d, err := New(Options{StateDir: w.state, Targets: []*Target{w.target}, Systemd: w.unit, Log: w.log})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	d.newest = w.source
+	if w.wrap != nil {
+		d.disk = w.wrap
+	}
+	w.daemon = d
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.Run(ctx) }()
+	w.stop = func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			w.t.Errorf("Run: %v", err)
+		}
+	}
+}
+
+func (w *world) source(t *Target) (source, error) {
+	f, err := fetcher.New(t.Source, w.log)
+	if err != nil {
+		return nil, err
+	}
+	return polled{f, t.Source.PollInterval}, nil
+}
+
+func (w *world) kill() {
+	if w.stop != nil {
+		w.stop()
+		w.stop = nil
+	}
+}
+
+func (w *world) status() TargetStatus {
+	for _, st := range ReadStatus(w.state, []*Target{w.target}) {
+		return st
+	}
+	return TargetStatus{}
+}
+
+// eventually waits for something to become true of the status on disk.
+func (w *world) eventually(what string, ok func(TargetStatus) bool) TargetStatus {
+	w.t.Helper()
+	for deadline := time.Now().Add(20 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if st := w.status(); ok(st) {
+			return st
+		}
+	}
+	w.t.Fatalf("never: %s; status %+v, last %+v", what, w.status(), w.status().Last)
+	return TargetStatus{}
+}
+
+// settles waits until release name is current and the machine idle with that
+// verdict.
+func (w *world) settles(name string, v Verdict) TargetStatus {
+	w.t.Helper()
+	return w.eventually(fmt.Sprintf("%s with verdict %s", name, v), func(st TargetStatus) bool {
+		return st.State == Idle && st.Current == name && st.Last != nil && st.Last.Verdict == v
+	})
+}
+
+// running gives the world a release that serves already.
+func (w *world) running(version string) string {
+	w.t.Helper()
+	name := w.publish(version, "")
+	w.start()
+	w.settles(name, VerdictInstalled)
+	w.kill()
+	w.unit.startByHand()
+	if got := w.unit.serving(); got != name {
+		w.t.Fatalf("the unit serves %q, want %q", got, name)
+	}
+	return name
+}
+
+// oracle checks what must hold after every case.
+func (w *world) oracle() {
+	w.t.Helper()
+	w.kill()
+	s, err := store.View(filepath.Join(w.state, "app"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	current, ok, err := s.Link(store.Current)
+	if err != nil || !ok {
+		w.t.Fatalf("current does not resolve: %v, %v", ok, err)
+	}
+	if err := s.Verify(context.Background(), current); err != nil {
+		w.t.Errorf("current is damaged: %v", err)
+	}
+	if _, ok, err := s.Link(store.Next); ok || err != nil {
+		w.t.Errorf("next is left: %v, %v", ok, err)
+	}
+	var r record
+	if ok, err := s.LoadRecord(&r); !ok || err != nil {
+		w.t.Errorf("record: %v, %v", ok, err)
+	}
+	entries, err := os.ReadDir(s.Path())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".incoming-") || strings.HasPrefix(e.Name(), ".tmp-") {
+			w.t.Errorf("left behind: %s", e.Name())
+		}
+	}
+	bad, isBad, err := s.Bad(mustDigest(w.t, s, current))
+	if err != nil || isBad && (r.Last == nil || r.Last.Verdict != VerdictStuck) {
+		w.t.Errorf("current is known bad: %+v, %v", bad, err)
+	}
+}
+
+func mustDigest(t *testing.T, s *store.Store, r store.Release) store.Digest {
+	t.Helper()
+	d, err := s.Digest(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// behaviour is what a release does when it is started.
+type behaviour int
+
+const (
+	becomesReady behaviour = iota
+	neverReady             // exits or hangs: the supervisor refuses, a restart fails
+	exitsAtOnce            // exit 0 under a restart
+)
+
+// fakeUnit is one service and the systemd that manages it. Reload does what a
+// supervisor does with next and current.
+type fakeUnit struct {
+	root string
+
+	mu         sync.Mutex
+	facts      systemd.Facts
+	generation int
+	behave     map[string]behaviour // by version
+	calls      []string
+	invocation int
+	check      systemd.Result // of the check unit; default done
+	checkCode  int32
+	// hook, if set, may take a call over.
+	hook func(verb string) (systemd.Result, error, bool)
+	// during runs in the middle of a job, after what it did.
+	during func(verb string)
+	// deny answers Facts with an error.
+	deny error
+	// lose answers a job with ResultUnknown.
+	lose bool
+}
+
+func (u *fakeUnit) note(format string, a ...any) {
+	u.calls = append(u.calls, fmt.Sprintf(format, a...))
+}
+
+func (u *fakeUnit) story() string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return strings.Join(u.calls, "\n")
+}
+
+func (u *fakeUnit) count(verb string) int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := 0
+	for _, c := range u.calls {
+		if strings.HasPrefix(c, verb) {
+			n++
+		}
+	}
+	return n
+}
+
+func (u *fakeUnit) Facts(ctx context.Context, name string) (systemd.Facts, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if ctx.Err() != nil {
+		return systemd.Facts{}, ctx.Err()
+	}
+	if u.deny != nil {
+		return systemd.Facts{}, u.deny
+	}
+	if strings.HasPrefix(name, "upgraderd-check@") {
+		return systemd.Facts{ID: name, LoadState: "loaded", ActiveState: "inactive", Result: "exit-code", ExecMainCode: 1, ExecMainStatus: u.checkCode}, nil
+	}
+	return u.facts, nil
+}
+
+// link reads a link as a supervisor does.
+func (u *fakeUnit) link(name string) string {
+	to, err := os.Readlink(filepath.Join(u.root, name))
+	if err != nil {
+		return ""
+	}
+	return filepath.Base(to)
+}
+
+func (u *fakeUnit) behaviourOf(release string) behaviour {
+	r, err := store.ParseRelease(release)
+	if err != nil {
+		return neverReady
+	}
+	return u.behave[r.Version]
+}
+
+func (u *fakeUnit) serve(release string) {
+	u.generation++
+	u.facts.StatusText = statusline.Format(statusline.Status{Release: release, PID: 100 + u.generation, Generation: u.generation})
+}
+
+func (u *fakeUnit) begin(release string) {
+	u.invocation++
+	u.generation = 0
+	u.facts.InvocationID = fmt.Sprintf("%032x", u.invocation)
+	u.facts.MainPID = uint32(1000 + u.invocation)
+	u.facts.ActiveState, u.facts.SubState, u.facts.Result = "active", "running", "success"
+	u.facts.ExecMainCode = 0
+	u.serve(release)
+}
+
+func (u *fakeUnit) end(state, sub, result string) {
+	u.facts.ActiveState, u.facts.SubState, u.facts.Result = state, sub, result
+	u.facts.MainPID, u.facts.StatusText, u.facts.ExecMainCode = 0, "", 1
+	u.facts.ExecMainStatus = 1
+	if result == "success" {
+		u.facts.ExecMainStatus = 0
+	}
+}
+
+func (u *fakeUnit) startByHand() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.facts.NRestarts = 0
+	u.begin(u.link("current"))
+}
+
+func (u *fakeUnit) stopByHand() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.end("inactive", "dead", "success")
+}
+
+// crash ends the main process; systemd starts the unit again.
+func (u *fakeUnit) crash(restarts bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !restarts {
+		u.end("failed", "failed", "exit-code")
+		return
+	}
+	u.facts.NRestarts++
+	u.begin(u.link("current"))
+}
+
+func (u *fakeUnit) serving() string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	st, _ := statusline.Parse(u.facts.StatusText)
+	return st.Release
+}
+
+func (u *fakeUnit) do(ctx context.Context, verb string, act func() systemd.Result) (systemd.Result, error) {
+	u.mu.Lock()
+	u.note("%s (current %s, next %s)", verb, u.link("current"), u.link("next"))
+	hook, during := u.hook, u.during
+	u.mu.Unlock()
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
+	if hook != nil {
+		if r, err, took := hook(verb); took {
+			return r, err
+		}
+	}
+	u.mu.Lock()
+	r := act()
+	u.mu.Unlock()
+	if during != nil {
+		during(verb)
+	}
+	if u.lose {
+		return systemd.ResultUnknown, nil
+	}
+	return r, nil
+}
+
+func (u *fakeUnit) Reload(ctx context.Context, _ string) (systemd.Result, error) {
+	return u.do(ctx, "reload", func() systemd.Result {
+		release := u.link("next")
+		if release == "" {
+			release = u.link("current")
+		}
+		if u.facts.ActiveState != "active" || u.behaviourOf(release) != becomesReady {
+			return systemd.ResultFailed
+		}
+		u.serve(release)
+		return systemd.ResultDone
+	})
+}
+
+func (u *fakeUnit) Restart(ctx context.Context, _ string) (systemd.Result, error) {
+	return u.do(ctx, "restart", func() systemd.Result {
+		release := u.link("current")
+		u.facts.NRestarts = 0
+		u.begin(release)
+		switch u.behaviourOf(release) {
+		case neverReady:
+			u.end("failed", "failed", "exit-code")
+			return systemd.ResultFailed
+		case exitsAtOnce:
+			u.end("inactive", "dead", "success")
+		}
+		return systemd.ResultDone
+	})
+}
+
+func (u *fakeUnit) Start(ctx context.Context, name string) (systemd.Result, error) {
+	return u.do(ctx, "start "+name, func() systemd.Result {
+		if u.check != "" {
+			return u.check
+		}
+		return systemd.ResultDone
+	})
+}
+
+func (u *fakeUnit) ResetFailed(context.Context, string) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.note("reset-failed")
+	return nil
+}
+
+// set changes the unit under its lock.
+func (u *fakeUnit) set(f func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	f()
+}
+
+// drain makes the supervisor say that old workers drain.
+func (u *fakeUnit) drain(n int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	st, _ := statusline.Parse(u.facts.StatusText)
+	st.Draining = n
+	u.facts.StatusText = statusline.Format(st)
+}
+
+// startWhen is a supervisor that waits for its first release.
+func (u *fakeUnit) startWhen(link string) {
+	for u.link(link) == "" {
+		time.Sleep(100 * time.Millisecond)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.facts.Job = 0
+	u.begin(u.link(link))
+}
+
+// plain makes the unit one that no supervisor runs.
+func (u *fakeUnit) plain() {
+	u.facts.ExecStart = [][]string{{u.root + "/current/bin/app"}}
+	u.facts.ExecReload = nil
+}
+
+// lockedBuffer is a log that a test reads while a daemon writes it.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
