@@ -10,6 +10,7 @@ package statusline
 import (
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Status is what a supervisor says of itself.
@@ -38,18 +39,18 @@ type Status struct {
 func Format(s Status) string {
 	var b strings.Builder
 	if s.Release != "" {
-		b.WriteString("Serving " + clean(s.Release) + " (pid " + strconv.Itoa(s.PID) + ", generation " + strconv.Itoa(s.Generation) + ")")
+		b.WriteString("Serving " + name(s.Release) + " (pid " + strconv.Itoa(s.PID) + ", generation " + strconv.Itoa(s.Generation) + ")")
 	} else {
 		b.WriteString("Waiting")
 	}
 	if s.Starting != "" {
-		b.WriteString("; starting " + clean(s.Starting))
+		b.WriteString("; starting " + name(s.Starting))
 	}
 	if s.Draining > 0 {
 		b.WriteString("; " + strconv.Itoa(s.Draining) + " draining")
 	}
 	if s.Note != "" {
-		b.WriteString(": " + clean(s.Note))
+		b.WriteString(": " + clip(clean(s.Note), maxNote))
 	}
 	return b.String()
 }
@@ -89,8 +90,8 @@ func parseServing(part string, s *Status) bool {
 	if !ok {
 		return false
 	}
-	name, rest, ok := strings.Cut(rest, " (pid ")
-	if !ok || name == "" {
+	release, rest, ok := strings.Cut(rest, " (pid ")
+	if !ok || release == "" {
 		return false
 	}
 	pid, rest, ok := strings.Cut(rest, ", generation ")
@@ -102,19 +103,46 @@ func parseServing(part string, s *Status) bool {
 		return false
 	}
 	var err1, err2 error
-	s.Release = name
+	s.Release = release
 	s.PID, err1 = strconv.Atoi(pid)
 	s.Generation, err2 = strconv.Atoi(gen)
 	return err1 == nil && err2 == nil
 }
 
-// clean keeps the sentence one line, and its own separators unambiguous.
+// systemd drops a whole datagram above 4 KiB (NOTIFY_BUFFER_MAX), so a worker
+// with much to say must not cost the sentence.
+const (
+	maxName = 512
+	maxNote = 1024
+)
+
+// clip keeps at most n bytes, whole characters.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "…"
+}
+
+// clean keeps the sentence one line of text.
 func clean(s string) string {
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r
 	}, s)
 	return strings.ToValidUTF8(s, "?")
+}
+
+// name also keeps the sentence's own separators out of what stands before
+// the note. Release names have none of them; a program's path may.
+func name(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch r {
+		case ';', ':', '(', ')':
+			return '_'
+		}
+		return r
+	}, clip(clean(s), maxName))
 }
