@@ -37,6 +37,8 @@ func TestMain(m *testing.M) {
 			playSupervisor(os.Args[2:])
 		case "play-worker":
 			playWorker()
+		case "play-waiter":
+			playWaiter(os.Args[2])
 		}
 	}
 	os.Exit(m.Run())
