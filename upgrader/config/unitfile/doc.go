@@ -4,11 +4,13 @@
 // is an error with a line number here.
 //
 // It knows the syntax and nothing of any key: systemd.syntax(7),
-// systemd.time(7), the unit names of systemd.unit(5), the specifiers of the
-// same page. Nothing in it opens a file, waits or keeps state; every function
-// may be called from many goroutines at once.
+// systemd.time(7), the unit names and specifiers of systemd.unit(5). Nothing in
+// it opens a file, waits or keeps state; every function may be called from many
+// goroutines at once.
 //
-// Three readings are stricter than systemd's, each because a person who wrote
-// such a thing meant something else: an unknown escape in a quoted word, a
-// NUL made by an escape, and a comment that follows a byte order mark.
+// Where it differs, it is because a person meant something else, or because
+// Go does. A comment behind a byte order mark is a comment, not a key. A broken
+// section header ends its section, not the reading of the file. An escape
+// cannot make bytes that are no UTF-8. A size has a digit on both sides of its
+// point and fits an int64, a time span fits a time.Duration.
 package unitfile
