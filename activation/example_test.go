@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log"
 	"net"
 	"net/http"
@@ -26,7 +25,7 @@ func Example() {
 	defer stop()
 
 	mux := http.NewServeMux()
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello\n") })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello\n") })
 
 	err := activation.Serve(ctx, activation.Server{
 		Name: "http",
@@ -140,7 +139,7 @@ func ExampleNames() {
 }
 
 func ExampleUnsetEnv() {
-	os.Setenv("LISTEN_FDNAMES", "web")
+	defer setenv("LISTEN_FDNAMES", "web")()
 	activation.UnsetEnv()
 	_, there := os.LookupEnv("LISTEN_FDNAMES")
 	fmt.Println(there)
@@ -148,8 +147,7 @@ func ExampleUnsetEnv() {
 }
 
 func ExampleChildEnv() {
-	os.Setenv("NOTIFY_SOCKET", "/run/ours")
-	defer os.Unsetenv("NOTIFY_SOCKET")
+	defer setenv("NOTIFY_SOCKET", "/run/ours")()
 	cmd := exec.Command("sh", "-c", "echo ${NOTIFY_SOCKET-unset}")
 	cmd.Env = activation.ChildEnv()
 	out, err := cmd.Output()
@@ -161,8 +159,8 @@ func ExampleChildEnv() {
 }
 
 func ExampleNotify() {
-	withManager(func() {
-		activation.Notify("READY=1", "STATUS=Serving 1.4.2")
+	withManager(func() error {
+		return activation.Notify("READY=1", "STATUS=Serving 1.4.2")
 	})
 	// Without a manager nothing happens, and nothing is wrong.
 	fmt.Println(activation.Notify("READY=1"))
@@ -179,18 +177,20 @@ func ExampleSupervised() {
 }
 
 func ExampleReady() {
-	withManager(func() {
+	withManager(func() error {
 		// … open the sockets, warm the caches …
-		activation.Ready()
+		return activation.Ready()
 	})
 	// Output: READY=1
 }
 
 func ExampleReloading() {
-	withManager(func() {
-		activation.Reloading()
+	withManager(func() error {
+		if err := activation.Reloading(); err != nil {
+			return err
+		}
 		// … read the configuration again; keep the old one if it is bad …
-		activation.Ready()
+		return activation.Ready()
 	})
 	// Output:
 	// RELOADING=1 MONOTONIC_USEC=…
@@ -198,25 +198,28 @@ func ExampleReloading() {
 }
 
 func ExampleStopping() {
-	withManager(func() {
-		activation.Stopping()
-		// … finish what was begun …
+	withManager(func() error {
+		defer func() { /* … finish what was begun … */ }()
+		return activation.Stopping()
 	})
 	// Output: STOPPING=1
 }
 
 func ExampleStatus() {
-	withManager(func() {
-		activation.Status("Indexing, %d of %d", 3, 10)
+	withManager(func() error {
+		return activation.Status("Indexing, %d of %d", 3, 10)
 	})
 	// Output: STATUS=Indexing, 3 of 10
 }
 
 func ExampleExtendTimeout() {
-	withManager(func() {
+	withManager(func() error {
 		for range 2 { // steps of a migration, each shorter than what is asked for
-			activation.ExtendTimeout(30 * time.Second)
+			if err := activation.ExtendTimeout(30 * time.Second); err != nil {
+				return err
+			}
 		}
+		return nil
 	})
 	// Output:
 	// EXTEND_TIMEOUT_USEC=30000000
@@ -232,10 +235,20 @@ func ExampleWatchdog() {
 	// Output: <nil>
 }
 
+func ExampleWatchdogInterval() {
+	defer setenv("WATCHDOG_USEC", "30000000")() // WatchdogSec=30s
+	// For a main loop that sends WATCHDOG=1 by itself.
+	interval, err := activation.WatchdogInterval()
+	fmt.Println(interval/2, err)
+	// Output: 15s <nil>
+}
+
 func ExampleBarrier() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	activation.Status("Imported 12 files")
+	if err := activation.Status("Imported 12 files"); err != nil {
+		log.Print(err) // nobody to tell
+	}
 	// A short-lived process waits until its last word was read: afterwards the
 	// manager could no longer tell whose it was.
 	fmt.Println(activation.Barrier(ctx))
@@ -243,39 +256,39 @@ func ExampleBarrier() {
 }
 
 func ExampleStoreFile() {
-	withManager(func() {
+	withManager(func() error {
 		f, err := os.Open("/dev/null")
 		if err != nil {
-			log.Fatal(err)
+			return err
 		}
-		activation.StoreFile("upload", f)
-		f.Close() // the manager has its own
+		defer f.Close() // the manager has its own
+		return activation.StoreFile("upload", f)
 	})
 	// Output: FDSTORE=1 FDNAME=upload FDPOLL=0 + 1 descriptor
 }
 
 func ExampleStoreListener() {
-	withManager(func() {
+	withManager(func() error {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			log.Fatal(err)
+			return err
 		}
 		defer l.Close()
 		// After a restart, or kill -9, Listen("web", …) finds it again, with
 		// everything that has queued up in it.
-		activation.StoreListener("web", l)
+		return activation.StoreListener("web", l)
 	})
 	// Output: FDSTORE=1 FDNAME=web FDPOLL=0 + 1 descriptor
 }
 
 func ExampleStorePacketConn() {
-	withManager(func() {
+	withManager(func() error {
 		c, err := net.ListenPacket("udp", "127.0.0.1:0")
 		if err != nil {
-			log.Fatal(err)
+			return err
 		}
 		defer c.Close()
-		activation.StorePacketConn("dns", c)
+		return activation.StorePacketConn("dns", c)
 	})
 	// Output: FDSTORE=1 FDNAME=dns FDPOLL=0 + 1 descriptor
 }
@@ -302,8 +315,8 @@ func ExampleStored() {
 }
 
 func ExampleRemoveStored() {
-	withManager(func() {
-		activation.RemoveStored("upload")
+	withManager(func() error {
+		return activation.RemoveStored("upload")
 	})
 	// Output: FDSTOREREMOVE=1 FDNAME=upload
 }
@@ -327,8 +340,8 @@ func ExampleTakeState() {
 }
 
 func ExampleRemoveState() {
-	withManager(func() {
-		activation.RemoveState("sessions")
+	withManager(func() error {
+		return activation.RemoveState("sessions")
 	})
 	// Output:
 	// FDSTOREREMOVE=1 FDNAME=sessions
@@ -336,19 +349,22 @@ func ExampleRemoveState() {
 }
 
 // withManager runs the function with a manager that prints what it is told.
-func withManager(f func()) {
+func withManager(f func() error) {
 	addr := &net.UnixAddr{Name: fmt.Sprintf("@activation-example-%d", os.Getpid()), Net: "unixgram"}
 	c, err := net.ListenUnixgram("unixgram", addr)
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer c.Close()
-	os.Setenv("NOTIFY_SOCKET", addr.Name)
-	defer os.Unsetenv("NOTIFY_SOCKET")
-	f()
+	defer setenv("NOTIFY_SOCKET", addr.Name)()
+	if err := f(); err != nil {
+		log.Fatal(err)
+	}
 	buf, oob := make([]byte, 4096), make([]byte, 256)
 	for {
-		c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		if err := c.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+			log.Fatal(err)
+		}
 		n, oobn, _, _, err := c.ReadMsgUnix(buf, oob)
 		if err != nil {
 			return
@@ -360,7 +376,7 @@ func withManager(f func()) {
 		if fds := rights(oob[:oobn]); len(fds) > 0 {
 			line += fmt.Sprintf(" + %d descriptor", len(fds))
 			for _, fd := range fds {
-				syscall.Close(fd)
+				_ = syscall.Close(fd)
 			}
 		}
 		fmt.Println(line)
@@ -374,4 +390,12 @@ func rights(oob []byte) (fds []int) {
 		fds = append(fds, got...)
 	}
 	return fds
+}
+
+// setenv sets a variable, as a manager would have, and returns what unsets it.
+func setenv(key, value string) (unset func()) {
+	if err := os.Setenv(key, value); err != nil {
+		log.Fatal(err)
+	}
+	return func() { _ = os.Unsetenv(key) }
 }

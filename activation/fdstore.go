@@ -24,15 +24,17 @@ const (
 // StoreFile leaves a duplicate of f's descriptor with the manager under name
 // (FDSTORE=1). It is there after a restart, even after kill -9, for
 // [TakeStored] to find; f stays the caller's and may be closed at once. Names
-// need not be unique: what is stored twice under a name comes back twice,
-// except that systemd drops a second descriptor of the very same open file.
+// need not be unique: what is stored twice under a name comes back twice, in any
+// order (systemd turns it round at every restart), except that systemd drops a
+// second descriptor of the very same open file.
 //
 // A name has 1 to 255 printable ASCII characters other than ":". Without
 // NOTIFY_SOCKET the answer is [ErrNoManager].
 //
 // The protocol has no reply: systemd needs FileDescriptorStoreMax= above 0,
 // room for one more, and NotifyAccess= that covers this process, and logs what
-// it refuses.
+// it refuses. It empties the store when the unit stops for good, unless
+// FileDescriptorStorePreserve= says otherwise.
 func StoreFile(name string, f *os.File, opts ...StoreOption) error {
 	if f == nil {
 		return fmt.Errorf("store descriptor %q: %w", name, os.ErrInvalid)

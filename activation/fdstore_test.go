@@ -103,7 +103,9 @@ func TestStoreMessages(t *testing.T) {
 			t.Fatalf("%q: got %d descriptors, want 1", tt.want, len(d.files))
 		}
 		var st unix.Stat_t
-		unix.Fstat(int(d.files[0].Fd()), &st)
+		if err := unix.Fstat(int(d.files[0].Fd()), &st); err != nil {
+			t.Fatal(err)
+		}
 		if !tt.same(st) {
 			t.Errorf("%q: got another kind of file, mode %o", tt.want, st.Mode)
 		}
@@ -202,7 +204,7 @@ func childStored() error {
 	state, err := activation.TakeState("session")
 	switch {
 	case generation == "0" && !errors.Is(err, activation.ErrNoState):
-		return fmt.Errorf("TakeState at first: got %q, %v, want ErrNoState", state, err)
+		return wrong("TakeState at first: got %q, %v, want ErrNoState", state, err)
 	case generation != "0" && err != nil:
 		return err
 	case generation != "0" && string(state)+"x" != strings.Repeat("x", len(state)+1):
@@ -234,7 +236,7 @@ func childStored() error {
 			return err
 		}
 		os.Remove(f.Name())
-		f.WriteString("kept")
+		fmt.Fprint(f, "kept")
 		if err := activation.StoreFile("file", f); err != nil {
 			return err
 		}
@@ -245,7 +247,7 @@ func childStored() error {
 		}
 		got, err := io.ReadAll(io.NewSectionReader(stored["file"][0], 0, 100))
 		if err != nil || string(got) != "kept" {
-			return fmt.Errorf("stored file: got %q, %v", got, err)
+			return wrong("stored file: got %q, %v", got, err)
 		}
 	}
 	fmt.Println(l.Addr())
@@ -269,7 +271,7 @@ func TestStateSurvivesKill(t *testing.T) {
 			t.Fatalf("child said %q: %s", first, c.err)
 		}
 		var took uint64
-		if fmt.Sscanf(first, "took %d", &took); took != newest {
+		if _, err := fmt.Sscanf(first, "took %d", &took); err != nil || took != newest {
 			t.Fatalf("child took state %d, want %d, the newest in the store", took, newest)
 		}
 		killAt := time.Now().Add(time.Duration(rand.IntN(5000)) * time.Microsecond)

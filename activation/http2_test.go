@@ -2,6 +2,7 @@ package activation_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -48,7 +49,7 @@ func TestDrainProtocols(t *testing.T) {
 						if r.URL.Path == "/slow" {
 							time.Sleep(300 * time.Millisecond)
 						}
-						io.WriteString(w, r.Proto)
+						fmt.Fprint(w, r.Proto)
 					})},
 				}
 				address := "127.0.0.1:0"

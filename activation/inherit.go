@@ -176,16 +176,14 @@ func Names() ([]string, error) {
 // as the process lives: give children [ChildEnv] instead.
 func UnsetEnv() {
 	for _, key := range listenKeys {
-		os.Unsetenv(key)
+		_ = os.Unsetenv(key)
 	}
 }
 
 var listenKeys = [...]string{"LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES"}
 
 // ChildEnv is [os.Environ] without what a manager says to this process alone:
-// LISTEN_*, NOTIFY_SOCKET and WATCHDOG_*. It is meant for [exec.Cmd.Env].
-//
-// [exec.Cmd.Env]: https://pkg.go.dev/os/exec#Cmd
+// LISTEN_*, NOTIFY_SOCKET and WATCHDOG_*. It is meant for exec.Cmd.Env.
 func ChildEnv() []string {
 	private := append(listenKeys[:], "NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 	var env []string

@@ -70,9 +70,8 @@ func TestInheritedSockets(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		conn.SetDeadline(time.Now().Add(5 * time.Second))
 		buf := make([]byte, 100)
-		if n, err := conn.Read(buf); err != nil || string(buf[:n]) != "hello" {
+		if n, err := readWithin(conn, buf); err != nil || string(buf[:n]) != "hello" {
 			t.Errorf("%s: got %q, %v, want hello", l.Addr(), buf[:n], err)
 		}
 		conn.Close()
@@ -82,17 +81,18 @@ func TestInheritedSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	client.WriteTo([]byte("ping"), logs.LocalAddr())
+	if _, err := client.WriteTo([]byte("ping"), logs.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
 	udp, err := net.DialUDP("udp", nil, dns.LocalAddr().(*net.UDPAddr))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer udp.Close()
-	udp.Write([]byte("ping"))
+	fmt.Fprint(udp, "ping")
 	for _, conn := range []net.Conn{client, udp} {
-		conn.SetDeadline(time.Now().Add(5 * time.Second))
 		buf := make([]byte, 100)
-		if n, err := conn.Read(buf); err != nil || string(buf[:n]) != "ping" {
+		if n, err := readWithin(conn, buf); err != nil || string(buf[:n]) != "ping" {
 			t.Errorf("%s: got %q, %v, want ping", conn.LocalAddr().Network(), buf[:n], err)
 		}
 	}
@@ -105,6 +105,13 @@ func TestInheritedSockets(t *testing.T) {
 	}
 }
 
+func readWithin(c net.Conn, buf []byte) (int, error) {
+	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return 0, err
+	}
+	return c.Read(buf)
+}
+
 func childInventory() error {
 	// What the test run itself inherited is none of our business.
 	other := openForExec(3 + 9)
@@ -113,34 +120,34 @@ func childInventory() error {
 		return err
 	}
 	if want := strings.Fields("http twice admin dns pipe twice seq logs rest"); !slices.Equal(names, want) {
-		return fmt.Errorf("Names: got %q, want %q", names, want)
+		return wrong("Names: got %q, want %q", names, want)
 	}
 	if _, err := activation.Listen("dns", "tcp", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), "no listening stream socket") {
-		return fmt.Errorf("Listen of a datagram socket: got %v", err)
+		return wrong("Listen of a datagram socket: got %v", err)
 	}
 	if _, err := activation.ListenPacket("http", "udp", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), "no datagram socket") {
-		return fmt.Errorf("ListenPacket of a stream socket: got %v", err)
+		return wrong("ListenPacket of a stream socket: got %v", err)
 	}
 	if _, err := activation.Listen("twice", "tcp", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), "got 2 inherited sockets, want 1") {
-		return fmt.Errorf("Listen of two sockets: got %v", err)
+		return wrong("Listen of two sockets: got %v", err)
 	}
 	http, err := activation.Listen("http", "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	if _, err := activation.Listen("http", "tcp", "127.0.0.1:0"); !errors.Is(err, activation.ErrTaken) {
-		return fmt.Errorf("Listen for the second time: got %v, want ErrTaken", err)
+		return wrong("Listen for the second time: got %v, want ErrTaken", err)
 	}
 	dns, err := activation.ListenPacket("dns", "udp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	if _, err := activation.ListenPacket("dns", "udp", "127.0.0.1:0"); !errors.Is(err, activation.ErrTaken) {
-		return fmt.Errorf("ListenPacket for the second time: got %v, want ErrTaken", err)
+		return wrong("ListenPacket for the second time: got %v, want ErrTaken", err)
 	}
 	stored, err := activation.TakeStored("rest")
 	if err != nil || len(stored) != 1 {
-		return fmt.Errorf("TakeStored: got %v, %v", stored, err)
+		return wrong("TakeStored: got %v, %v", stored, err)
 	}
 	rest, err := net.FileListener(stored[0])
 	if err != nil {
@@ -149,27 +156,27 @@ func childInventory() error {
 	stored[0].Close()
 	listeners, err := activation.Listeners()
 	if err != nil || len(listeners["twice"]) != 2 || len(listeners["admin"]) != 1 || len(listeners["seq"]) != 1 || len(listeners) != 3 {
-		return fmt.Errorf("Listeners: got %v, %v", listeners, err)
+		return wrong("Listeners: got %v, %v", listeners, err)
 	}
 	packets, err := activation.PacketConns()
 	if err != nil || len(packets["logs"]) != 1 || len(packets) != 1 {
-		return fmt.Errorf("PacketConns: got %v, %v", packets, err)
+		return wrong("PacketConns: got %v, %v", packets, err)
 	}
 	files, err := activation.Files()
 	if err != nil || len(files) != 1 || files[0].Name() != "pipe" {
-		return fmt.Errorf("Files: got %v, %v", files, err)
+		return wrong("Files: got %v, %v", files, err)
 	}
 	if again, err := activation.Files(); err != nil || len(again) != 0 {
-		return fmt.Errorf("Files for the second time: got %v, %v", again, err)
+		return wrong("Files for the second time: got %v, %v", again, err)
 	}
 	if open := openForExec(3); !slices.Equal(open, other) {
-		return fmt.Errorf("descriptors %v are passed on to children, want %v", open, other)
+		return wrong("descriptors %v are passed on to children, want %v", open, other)
 	}
 	activation.UnsetEnv()
 	if left, err := activation.Names(); err != nil || len(left) != 0 {
-		return fmt.Errorf("Names after UnsetEnv: got %v, %v", left, err)
+		return wrong("Names after UnsetEnv: got %v, %v", left, err)
 	}
-	files[0].WriteString("from pipe")
+	fmt.Fprint(files[0], "from pipe")
 	files[0].Close()
 
 	all := append(listeners["twice"], http, rest, listeners["admin"][0], listeners["seq"][0])
@@ -180,7 +187,7 @@ func childInventory() error {
 				if err != nil {
 					return
 				}
-				c.Write([]byte("hello"))
+				fmt.Fprint(c, "hello")
 				c.Close()
 			}
 		}()
@@ -190,7 +197,7 @@ func childInventory() error {
 			buf := make([]byte, 100)
 			n, from, err := p.ReadFrom(buf)
 			if err == nil {
-				p.WriteTo(buf[:n], from)
+				_, _ = p.WriteTo(buf[:n], from)
 			}
 		}()
 	}
@@ -229,7 +236,7 @@ func TestForeignEnvironment(t *testing.T) {
 
 func childStranger() error {
 	if files, err := activation.Files(); err != nil || len(files) != 0 {
-		return fmt.Errorf("Files: got %v, %v, want none", files, err)
+		return wrong("Files: got %v, %v, want none", files, err)
 	}
 	if !isOpenForExec(3) {
 		return errors.New("the descriptor was touched")
@@ -275,7 +282,7 @@ func childFallback() error {
 		}
 		c.Close()
 		if _, err := activation.Listen("http", network, l.Addr().String()); err == nil || !strings.Contains(err.Error(), `listen as "http": no socket`) {
-			return fmt.Errorf("Listen on a taken address: got %v", err)
+			return wrong("Listen on a taken address: got %v", err)
 		}
 		l.Close()
 	}

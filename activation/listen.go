@@ -152,7 +152,7 @@ func sockets[S interface{ Close() error }](name string, limit int, kind func(fd 
 		f.Close()
 		if err != nil {
 			for _, s := range found {
-				s.socket.Close()
+				_ = s.socket.Close()
 			}
 			for _, f := range files[i+1:] {
 				f.Close()

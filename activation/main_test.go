@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	}
 	// Only this process knows its id.
 	if os.Getenv("LISTEN_PID") == "self" {
-		os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
+		_ = os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
 	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -188,7 +188,7 @@ func newManager(t testing.TB, abstract bool) *manager {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
+	_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +201,9 @@ var errNothing = errors.New("no datagram")
 
 // next reads one datagram, waiting for at most the time.
 func (m *manager) next(wait time.Duration) (datagram, error) {
-	m.conn.SetReadDeadline(time.Now().Add(wait))
+	if err := m.conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
+		return datagram{}, err
+	}
 	buf, oob := make([]byte, 64<<10), make([]byte, 4<<10)
 	n, oobn, _, _, err := m.conn.ReadMsgUnix(buf, oob)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -283,7 +285,14 @@ func noLeaks(t testing.TB) {
 }
 
 // untilEOF ends when the parent closes our input, or dies.
-func untilEOF() { io.Copy(io.Discard, os.Stdin) }
+func untilEOF() { _, _ = io.Copy(io.Discard, os.Stdin) }
+
+// wrong says what a child got. The error in it, if any, is the fact told, not
+// the cause.
+func wrong(format string, args ...any) error {
+	text := fmt.Sprintf(format, args...)
+	return errors.New(text)
+}
 
 func fileOf(t testing.TB, c interface{ File() (*os.File, error) }) *os.File {
 	t.Helper()

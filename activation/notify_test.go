@@ -49,7 +49,9 @@ func TestReloadingCarriesTheMonotonicClock(t *testing.T) {
 	m.use(t)
 	usec := func() int64 {
 		var now unix.Timespec
-		unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+			t.Fatal(err)
+		}
 		return now.Nano() / 1000
 	}
 	before := usec()
@@ -68,7 +70,9 @@ func TestReloadingCarriesTheMonotonicClock(t *testing.T) {
 
 func TestNotifyWithoutManager(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
-	os.Unsetenv("NOTIFY_SOCKET")
+	if err := os.Unsetenv("NOTIFY_SOCKET"); err != nil {
+		t.Fatal(err)
+	}
 	if activation.Supervised() {
 		t.Error("Supervised: got true without NOTIFY_SOCKET")
 	}
@@ -167,7 +171,7 @@ func TestWatchdog(t *testing.T) {
 	}
 	// Inside the bubble nothing may wait for the network.
 	pings := func() (n int) {
-		raw.Control(func(fd uintptr) {
+		_ = raw.Control(func(fd uintptr) {
 			buf := make([]byte, 100)
 			for {
 				k, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)

@@ -27,7 +27,9 @@ func TestSealedState(t *testing.T) {
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_FUTURE_WRITE); !errors.Is(err, unix.EPERM) {
 		t.Errorf("another seal: got %v, want EPERM", err)
 	}
-	f.Seek(0, io.SeekEnd) // as another holder may leave it
+	if _, err := f.Seek(0, io.SeekEnd); err != nil { // as another holder may leave it
+		t.Fatal(err)
+	}
 	got, at, err := readState(f)
 	if err != nil || !bytes.Equal(got, data) || at == 0 {
 		t.Errorf("got %d bytes from %d, %v, want %d", len(got), at, err, len(data))

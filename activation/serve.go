@@ -63,7 +63,7 @@ type Server struct {
 type CutError = drain.CutError
 
 // Serve runs the servers until ctx ends, then drains them all and returns.
-// Cancel ctx on SIGTERM ([signal.NotifyContext]). It sends READY=1 once all
+// Cancel ctx on SIGTERM (signal.NotifyContext). It sends READY=1 once all
 // of them listen, STOPPING=1 when ctx ends, and asks the manager for the time
 // that the drain may take.
 //
@@ -82,6 +82,10 @@ type CutError = drain.CutError
 //  4. Running requests and hijacked connections are waited for until
 //     DrainLimit, then cut: the error is a [*CutError] then.
 //
+// What remains is the time a message needs on the wire: a client that sends just
+// as a connection is closed after its grace, and one that speaks HTTP/2 and
+// cannot send a body again just as GOAWAY comes to meet it.
+//
 // Shutdown alone closes at once what is idle, and drops a request that it has
 // just read (golang/go#75591).
 //
@@ -93,8 +97,6 @@ type CutError = drain.CutError
 // A server that stops accepting for another reason drains all, and its error
 // is returned. Serve returns nil after a clean drain. When it returns, no
 // goroutine is left but those of handlers that ignored the cut.
-//
-// [signal.NotifyContext]: https://pkg.go.dev/os/signal#NotifyContext
 func Serve(ctx context.Context, servers ...Server) error {
 	if len(servers) == 0 {
 		return errors.New("serve: got no server")

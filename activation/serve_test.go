@@ -2,7 +2,6 @@ package activation_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -72,7 +71,7 @@ func serve(t *testing.T, s activation.Server) *running {
 }
 
 // ask sends one request and reads the answer.
-func ask(t *testing.T, c net.Conn, br *bufio.Reader, path string) *http.Response {
+func ask(t *testing.T, c net.Conn, br *bufio.Reader, path string) reply {
 	t.Helper()
 	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: test\r\n\r\n", path); err != nil {
 		t.Fatalf("send: %v", err)
@@ -80,25 +79,37 @@ func ask(t *testing.T, c net.Conn, br *bufio.Reader, path string) *http.Response
 	return answer(t, br)
 }
 
-func answer(t *testing.T, br *bufio.Reader) *http.Response {
+// reply is an answer read to its end.
+type reply struct {
+	body  string
+	close bool
+}
+
+func answer(t *testing.T, br *bufio.Reader) reply {
 	t.Helper()
 	resp, err := http.ReadResponse(br, nil)
 	if err != nil {
 		t.Fatalf("request failed: %v", err)
 	}
+	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		t.Fatalf("answer cut: %v", err)
 	}
-	resp.Body = io.NopCloser(bytes.NewReader(body))
-	return resp
+	return reply{string(body), resp.Close}
 }
 
-var hello = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
+var hello = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello") })
+
+func flush(w http.ResponseWriter) {
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		panic(err)
+	}
+}
 
 func wantEOF(t *testing.T, c net.Conn) {
 	t.Helper()
-	if n, err := c.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("got %d bytes, %v, want the connection closed", n, err)
 	}
 }
@@ -120,7 +131,7 @@ func TestDrain(t *testing.T) {
 		name: "an idle connection is left open, then closed",
 		client: func(t *testing.T, r *running) {
 			c := r.l.dial()
-			if resp := ask(t, c, bufio.NewReader(c), "/"); resp.Close {
+			if got := ask(t, c, bufio.NewReader(c), "/"); got.close {
 				t.Error("told to close before the drain")
 			}
 			r.stop()
@@ -135,7 +146,7 @@ func TestDrain(t *testing.T) {
 			ask(t, c, br, "/")
 			r.stop()
 			time.Sleep(grace - time.Second)
-			if resp := ask(t, c, br, "/"); !resp.Close {
+			if got := ask(t, c, br, "/"); !got.close {
 				t.Error("not told to close")
 			}
 			wantEOF(t, c)
@@ -148,7 +159,7 @@ func TestDrain(t *testing.T) {
 			synctest.Wait()
 			r.stop()
 			time.Sleep(grace - time.Second)
-			if resp := ask(t, c, bufio.NewReader(c), "/"); !resp.Close {
+			if got := ask(t, c, bufio.NewReader(c), "/"); !got.close {
 				t.Error("not told to close")
 			}
 		},
@@ -160,7 +171,7 @@ func TestDrain(t *testing.T) {
 			r.stop()
 			for _, piece := range []string{"GET / HT", "TP/1.1\r\n", "Host: test\r\n", "\r\n"} {
 				time.Sleep(grace - time.Second)
-				io.WriteString(c, piece)
+				fmt.Fprint(c, piece)
 			}
 			answer(t, bufio.NewReader(c))
 		},
@@ -170,13 +181,13 @@ func TestDrain(t *testing.T) {
 		server: func() activation.Server {
 			return activation.Server{HTTP: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				time.Sleep(20 * time.Second)
-				io.WriteString(w, "late")
+				fmt.Fprint(w, "late")
 			})}}
 		},
 		client: func(t *testing.T, r *running) {
 			c := r.l.dial()
 			time.AfterFunc(time.Second, r.stop)
-			if resp := ask(t, c, bufio.NewReader(c), "/"); !resp.Close {
+			if got := ask(t, c, bufio.NewReader(c), "/"); !got.close {
 				t.Error("not told to close")
 			}
 		},
@@ -185,9 +196,9 @@ func TestDrain(t *testing.T) {
 		name: "a stream that began before the drain keeps its connection",
 		server: func() activation.Server {
 			return activation.Server{HTTP: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				io.WriteString(w, "one")
+				fmt.Fprint(w, "one")
 				if r.URL.Path == "/stream" {
-					http.NewResponseController(w).Flush()
+					flush(w)
 					time.Sleep(10 * time.Second)
 				}
 			})}}
@@ -196,12 +207,12 @@ func TestDrain(t *testing.T) {
 			c := r.l.dial()
 			br := bufio.NewReader(c)
 			time.AfterFunc(time.Second, r.stop)
-			if resp := ask(t, c, br, "/stream"); resp.Close {
+			if got := ask(t, c, br, "/stream"); got.close {
 				t.Error("told to close in a header that went out before")
 			}
 			// Nothing told this client to go; it goes on.
 			time.Sleep(time.Second)
-			if resp := ask(t, c, br, "/"); !resp.Close {
+			if got := ask(t, c, br, "/"); !got.close {
 				t.Error("not told to close")
 			}
 		},
@@ -215,7 +226,7 @@ func TestDrain(t *testing.T) {
 		},
 		client: func(t *testing.T, r *running) {
 			c := r.l.dial()
-			io.WriteString(c, "GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+			fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: test\r\n\r\n")
 			synctest.Wait()
 			r.stop()
 			wantEOF(t, c)
@@ -230,14 +241,14 @@ func TestDrain(t *testing.T) {
 					panic(err)
 				}
 				time.AfterFunc(12*time.Second, func() {
-					io.WriteString(c, "bye")
+					fmt.Fprint(c, "bye")
 					c.Close()
 				})
 			})}}
 		},
 		client: func(t *testing.T, r *running) {
 			c := r.l.dial()
-			io.WriteString(c, "GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n")
+			fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n")
 			synctest.Wait()
 			r.stop()
 			if got, err := io.ReadAll(c); string(got) != "bye" || err != nil {
@@ -253,12 +264,12 @@ func TestDrain(t *testing.T) {
 				if err != nil {
 					panic(err)
 				}
-				go io.Copy(io.Discard, c)
+				go func() { _, _ = io.Copy(io.Discard, c) }()
 			})}}
 		},
 		client: func(t *testing.T, r *running) {
 			c := r.l.dial()
-			io.WriteString(c, "GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+			fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: test\r\n\r\n")
 			synctest.Wait()
 			r.stop()
 			wantEOF(t, c)
@@ -281,9 +292,9 @@ func TestDrain(t *testing.T) {
 		server: func() activation.Server {
 			over := make(chan struct{})
 			s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				http.NewResponseController(w).Flush()
+				flush(w)
 				<-over
-				io.WriteString(w, "over")
+				fmt.Fprint(w, "over")
 			})}
 			s.RegisterOnShutdown(func() { close(over) })
 			return activation.Server{HTTP: s, DrainLimit: 16 * time.Second}
@@ -344,9 +355,8 @@ func TestServeKeepsHooks(t *testing.T) {
 			}),
 		}})
 		c := r.l.dial()
-		resp := ask(t, c, bufio.NewReader(c), "/")
-		if body, _ := io.ReadAll(resp.Body); string(body) != "mine" {
-			t.Errorf("got %q from ConnContext, want mine", body)
+		if got := ask(t, c, bufio.NewReader(c), "/"); got.body != "mine" {
+			t.Errorf("got %q from ConnContext, want mine", got.body)
 		}
 		r.stop()
 		if err := <-r.done; err != nil {

@@ -34,8 +34,9 @@ func childSwap() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body)
-		io.WriteString(w, os.Getenv("GENERATION"))
+		if _, err := io.Copy(io.Discard, r.Body); err == nil {
+			fmt.Fprint(w, os.Getenv("GENERATION"))
+		}
 	})
 	if os.Getenv("DRAIN") == "shutdown" {
 		return shutdownOnly(ctx, handler)
@@ -199,7 +200,9 @@ func (l *load) count(who, body string, err error) {
 }
 
 func exchange(c net.Conn, br *bufio.Reader, request string) (body string, closed bool, err error) {
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return "", true, fmt.Errorf("set deadline: %w", err)
+	}
 	if _, err := io.WriteString(c, request); err != nil {
 		return "", true, fmt.Errorf("send: %w", err)
 	}
@@ -207,6 +210,7 @@ func exchange(c net.Conn, br *bufio.Reader, request string) (body string, closed
 	if err != nil {
 		return "", true, fmt.Errorf("read answer: %w", err)
 	}
+	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return "", true, fmt.Errorf("read body: %w", err)

@@ -391,7 +391,7 @@ func (d *Server) shutdown(ctx context.Context) (cut int) {
 		return 0
 	}
 	cut = int(d.count.Load())
-	d.http.Close()
+	_ = d.http.Close()
 	d.open.Range(func(_, v any) bool {
 		if c := v.(*conn); http.ConnState(c.state.Load()) == http.StateHijacked {
 			c.nc.Close()

@@ -1,7 +1,7 @@
 package drain
 
 import (
-	"io"
+	"fmt"
 	"net"
 	"net/http"
 	"testing"
@@ -70,7 +70,7 @@ func TestVerdicts(t *testing.T) {
 				t.Fatal("done at the first look")
 			}
 			if tt.queued {
-				io.WriteString(client, "GET")
+				fmt.Fprint(client, "GET")
 				for deadline := time.Now().Add(5 * time.Second); !c.queued() && time.Now().Before(deadline); {
 					time.Sleep(time.Millisecond)
 				}

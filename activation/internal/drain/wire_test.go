@@ -2,6 +2,7 @@ package drain
 
 import (
 	"crypto/tls"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -37,7 +38,7 @@ func TestQueued(t *testing.T) {
 				if c.queued() {
 					t.Errorf("%s: got queued before anything was sent", name)
 				}
-				io.WriteString(client, "GET")
+				fmt.Fprint(client, "GET")
 				for deadline := time.Now().Add(5 * time.Second); !c.queued(); {
 					if time.Now().After(deadline) {
 						t.Fatalf("%s: what was sent is not seen", name)
@@ -45,7 +46,9 @@ func TestQueued(t *testing.T) {
 				}
 				// Read, and therefore counted, it still keeps the connection.
 				before := c.wire.reads.Load()
-				server.Read(make([]byte, 10))
+				if _, err := server.Read(make([]byte, 10)); err != nil {
+					t.Fatal(err)
+				}
 				if c.queued() || c.wire.reads.Load() == before {
 					t.Errorf("%s: got queued %t and %d reads after reading", name, c.queued(), c.wire.reads.Load())
 				}
@@ -83,7 +86,7 @@ func (l oneListener) Addr() net.Addr            { return nil }
 // BenchmarkRequest is what the drain's bookkeeping costs a request on a
 // connection that stays open.
 func BenchmarkRequest(b *testing.B) {
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello") })
 	for _, name := range []string{"plain", "serve"} {
 		b.Run(name, func(b *testing.B) {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -96,7 +99,7 @@ func BenchmarkRequest(b *testing.B) {
 				New(Options{HTTP: s, Listeners: []net.Listener{l}, Grace: time.Second, Limit: time.Second})
 				served = wiredListener{l}
 			}
-			go s.Serve(served)
+			go func() { _ = s.Serve(served) }()
 			defer s.Close()
 			b.ReportAllocs()
 			for b.Loop() {
@@ -104,7 +107,9 @@ func BenchmarkRequest(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				io.Copy(io.Discard, resp.Body)
+				if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+					b.Fatal(err)
+				}
 				resp.Body.Close()
 			}
 		})
