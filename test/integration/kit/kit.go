@@ -5,20 +5,17 @@
 package kit
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/upgraderd/upgraderd/test/build"
 	"github.com/upgraderd/upgraderd/test/lab"
 	"github.com/upgraderd/upgraderd/test/load"
 	"github.com/upgraderd/upgraderd/units"
@@ -28,8 +25,9 @@ import (
 func Main(m *testing.M) {
 	load.Serve()
 	code := m.Run()
-	if built.dir != "" {
-		os.RemoveAll(built.dir)
+	if err := built.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
 	}
 	os.Exit(code)
 }
@@ -267,78 +265,24 @@ func (m *Machine) Unlink(target, which string) {
 }
 
 // built holds what was built for this test binary.
-var built struct {
-	sync.Mutex
-	dir  string
-	done map[string]string
-}
+var built build.Cache
 
-// Build builds a command of this module, as releases are built, with these
-// linker flags, once for each set of them. The path may be read, not changed.
+// Build builds a command of this module with these linker flags, once.
 func Build(t *testing.T, pkg string, ldflags ...string) string {
 	t.Helper()
-	path, err := build(t.Context(), pkg, ldflags)
+	path, err := built.Program(t.Context(), pkg, ldflags...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return path
 }
 
-func build(ctx context.Context, pkg string, ldflags []string) (string, error) {
-	built.Lock()
-	defer built.Unlock()
-	key := pkg + " " + strings.Join(ldflags, " ")
-	if path, ok := built.done[key]; ok {
-		return path, nil
-	}
-	if built.done == nil {
-		dir, err := os.MkdirTemp("", "upgraderd-test-*")
-		if err != nil {
-			return "", err
-		}
-		built.dir, built.done = dir, make(map[string]string)
-	}
-	root, err := moduleRoot()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(built.dir, fmt.Sprintf("%s-%d", filepath.Base(pkg), len(built.done)))
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w "+strings.Join(ldflags, " "), "-o", path, pkg)
-	cmd.Dir = root
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("build %s: %w\n%s", pkg, err, &out)
-	}
-	built.done[key] = path
-	return path, nil
-}
-
-// moduleRoot is the directory of go.mod, above the test's own.
-func moduleRoot() (string, error) {
-	dir, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-		parent := filepath.Dir(dir)
-		if parent == dir {
-			return "", errors.New("find go.mod: no directory above has one")
-		}
-		dir = parent
-	}
-}
-
 // Hello builds the example service: this version, with this fault or none.
 func Hello(t *testing.T, version, fault string) string {
 	t.Helper()
-	flags := []string{"-X main.version=" + version}
-	if fault != "" {
-		flags = append(flags, "-X main.fault="+fault)
+	path, err := built.Hello(t.Context(), version, fault)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return Build(t, "./examples/hello", flags...)
+	return path
 }

@@ -1,6 +1,9 @@
 package kit
 
 import (
+	"io"
+	"log"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -28,23 +31,32 @@ func (m *Machine) DirSource(dir string) *Source {
 	})
 }
 
-// HTTPSource is a source that this test serves inside the machine's network.
-// The handler in between sees every request first; nil is none.
-func (m *Machine) HTTPSource(address string, between func(http.Handler) http.Handler) *Source {
+// HTTPSSource is a source that this test serves inside the machine's network,
+// at an IP address and port. The PEM is what clients have to trust. The handler
+// in between sees every request first; nil is none.
+func (m *Machine) HTTPSSource(address string, between func(http.Handler) http.Handler) (*Source, []byte) {
 	m.t.Helper()
-	dir := m.t.TempDir()
+	ip, _, err := net.SplitHostPort(address)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	config, authority, err := publish.TLS(ip)
+	if err != nil {
+		m.t.Fatal(err)
+	}
 	l, err := m.Listen("tcp", address)
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	dir := m.t.TempDir()
 	var handler http.Handler = http.FileServer(http.Dir(dir))
 	if between != nil {
 		handler = between(handler)
 	}
-	server := &http.Server{Handler: handler}
-	go func() { _ = server.Serve(l) }()
+	server := &http.Server{Handler: handler, TLSConfig: config, ErrorLog: log.New(io.Discard, "", 0)}
+	go func() { _ = server.ServeTLS(l, "", "") }()
 	m.t.Cleanup(func() { _ = server.Close() })
-	return newSource(m.t, func(name string, data []byte) {
+	source := newSource(m.t, func(name string, data []byte) {
 		m.t.Helper()
 		partial := filepath.Join(dir, ".partial")
 		if err := os.WriteFile(partial, data, 0o644); err != nil {
@@ -54,6 +66,7 @@ func (m *Machine) HTTPSource(address string, between func(http.Handler) http.Han
 			m.t.Fatal(err)
 		}
 	})
+	return source, authority
 }
 
 func newSource(t *testing.T, put func(string, []byte)) *Source {

@@ -8,7 +8,9 @@ package upgrade
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -138,16 +140,95 @@ func TestBadSignature(t *testing.T) {
 	})
 }
 
-// The same from a server.
-func TestHTTP(t *testing.T) {
+// From a server that stalls, breaks off and says 500 before it behaves: the
+// old release serves meanwhile, and the fetch goes on where it was.
+func TestHTTPS(t *testing.T) {
+	const server = "127.0.0.1:8443"
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
-		source := m.HTTPSource("127.0.0.1:9000", nil)
-		follow(t, m, source, "http://127.0.0.1:9000/", "")
+		trouble := &trouble{}
+		source, authority := m.HTTPSSource(server, trouble.before)
+		m.Write("/etc/upgraderd/releases-ca.pem", string(authority))
+		follow(t, m, source, "https://"+server+"/", "[Source]\nCAFile=/etc/upgraderd/releases-ca.pem\nStallTimeoutSec=1s")
 		source.Publish("hello-1.0.0", kit.Hello(t, "1.0.0", ""))
 		clients := m.Load(traffic)
 		m.Served(clients, "1.0.0", 100)
+
+		trouble.begin()
 		source.Publish("hello-2.0.0", kit.Hello(t, "2.0.0", ""))
 		m.Served(clients, "2.0.0", 100)
 		m.NothingLost(clients)
+		if got := trouble.resumed(); got == 0 {
+			t.Error("no fetch was resumed")
+		}
 	})
+}
+
+// trouble is a server's bad day: once begun, the next requests for an artifact
+// end in a 500, in an answer that breaks off halfway, and in one that stalls.
+type trouble struct {
+	mu      sync.Mutex
+	left    int
+	resumes int
+}
+
+func (b *trouble) begin() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left = 3
+}
+
+func (b *trouble) resumed() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.resumes
+}
+
+func (b *trouble) next(r *http.Request) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !strings.HasPrefix(r.URL.Path, "/hello-") {
+		return 0
+	}
+	if r.Header.Get("Range") != "" {
+		b.resumes++
+	}
+	if b.left == 0 {
+		return 0
+	}
+	b.left--
+	return b.left + 1
+}
+
+func (b *trouble) before(behave http.Handler) http.Handler {
+	const some = 1 << 20
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch b.next(r) {
+		case 3:
+			http.Error(w, "no", http.StatusInternalServerError)
+		case 2:
+			behave.ServeHTTP(&short{w, some}, r)
+			panic(http.ErrAbortHandler)
+		case 1:
+			behave.ServeHTTP(&short{w, some}, r)
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		default:
+			behave.ServeHTTP(w, r)
+		}
+	})
+}
+
+// short lets so many bytes pass.
+type short struct {
+	http.ResponseWriter
+	left int
+}
+
+func (s *short) Write(p []byte) (int, error) {
+	if s.left == 0 {
+		return 0, http.ErrHandlerTimeout
+	}
+	n, err := s.ResponseWriter.Write(p[:min(len(p), s.left)])
+	s.left -= n
+	return n, err
 }
