@@ -48,14 +48,14 @@ func (d *Dir) Read(ctx context.Context, name string, max int64, since Mark) ([]b
 		return nil, mark, ErrUnchanged
 	}
 	if st.Size > max {
-		return nil, "", fault.New(fault.MetaTooLarge, fmt.Errorf("%s has %d bytes, at most %d are read", name, st.Size, max), "")
+		return nil, "", tooLarge(name, st.Size, max)
 	}
 	raw, err := io.ReadAll(io.LimitReader(f, max+1))
 	if err != nil {
 		return nil, "", d.fault(err)
 	}
 	if int64(len(raw)) > max {
-		return nil, "", fault.New(fault.MetaTooLarge, fmt.Errorf("%s has more than %d bytes", name, max), "")
+		return nil, "", tooLarge(name, -1, max)
 	}
 	if err := unchangedSince(f, mark); err != nil {
 		return nil, "", err

@@ -161,14 +161,14 @@ func (h *HTTP) Read(ctx context.Context, name string, max int64, since Mark) ([]
 			"let the server or the proxy before it send the file as it is")
 	}
 	if resp.ContentLength > max {
-		return nil, "", fault.New(fault.MetaTooLarge, fmt.Errorf("%s has %d bytes, at most %d are read", name, resp.ContentLength, max), "check Path=")
+		return nil, "", tooLarge(name, resp.ContentLength, max)
 	}
 	raw, err := io.ReadAll(io.LimitReader(answer, max+1))
 	if err != nil {
 		return nil, "", err
 	}
 	if int64(len(raw)) > max {
-		return nil, "", fault.New(fault.MetaTooLarge, fmt.Errorf("%s has more than %d bytes", name, max), "check Path=")
+		return nil, "", tooLarge(name, -1, max)
 	}
 	return raw, markOfRead(resp), nil
 }

@@ -102,6 +102,16 @@ func checkName(name string) error {
 	return nil
 }
 
+// tooLarge is for a small file that is not small. size is -1 where only that is
+// known.
+func tooLarge(name string, size, max int64) error {
+	err := fmt.Errorf("%s has more than the %d bytes that are read", name, max)
+	if size >= 0 {
+		err = fmt.Errorf("%s has %d bytes, at most %d are read", name, size, max)
+	}
+	return fault.New(fault.MetaTooLarge, err, "check Path=, or remove old releases from the source")
+}
+
 // asFault gives the *fault.Error inside err, bare: what wraps it may be text of
 // net/http with a URL in it.
 func asFault(err error, otherwise func(error) *fault.Error) *fault.Error {
