@@ -199,8 +199,7 @@ func ExampleReloading() {
 
 func ExampleStopping() {
 	withManager(func() error {
-		defer func() { /* … finish what was begun … */ }()
-		return activation.Stopping()
+		return activation.Stopping() // … then finish what was begun
 	})
 	// Output: STOPPING=1
 }
