@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -39,7 +40,7 @@ targets again. This is what upgraderd.service runs.`,
 				options.Level = slog.LevelDebug
 			}
 			handler := journal.NewHandler(os.Stderr, options)
-			defer handler.Close()
+			defer func() { _ = handler.Close() }()
 			return follow(ctx, slog.New(handler))
 		},
 	}
@@ -54,7 +55,7 @@ func follow(ctx context.Context, log *slog.Logger) error {
 		dir = given
 	}
 	bus := systemd.New(systemd.Options{Log: log})
-	defer bus.Close()
+	defer func() { _ = bus.Close() }()
 	interval, err := activation.WatchdogInterval()
 	if err != nil {
 		return err
@@ -74,7 +75,7 @@ func follow(ctx context.Context, log *slog.Logger) error {
 			select {
 			case <-hangups:
 				if err := daemon.Reload(ctx, loadTargets(log)); err != nil && ctx.Err() == nil {
-					log.Error("reading the targets again", "err", err)
+					log.Error("reading the targets again", "error", err)
 				}
 			case <-ctx.Done():
 				return
@@ -92,15 +93,12 @@ func follow(ctx context.Context, log *slog.Logger) error {
 func loadTargets(log *slog.Logger) []*upgrader.Target {
 	targets, diagnostics := config.LoadAll("/")
 	for _, d := range diagnostics {
-		level := slog.LevelError
+		event := journal.ConfigRejected
 		if d.Warning {
-			level = slog.LevelWarn
+			event = journal.ConfigDoubtful
 		}
-		text := d.String()
-		if d.Hint != "" {
-			text += "; " + d.Hint
-		}
-		log.Log(context.Background(), level, text, "target", d.Target)
+		journal.Emit(context.Background(), log, event,
+			slog.String("target", d.Target), slog.String("error", d.String()), slog.String("hint", cmp.Or(d.Hint, "see upgraderd verify")))
 	}
 	return targets
 }

@@ -29,7 +29,7 @@ func runCheckCommand() *cobra.Command {
 }
 
 func runCheck(ctx context.Context, name string) error {
-	target, diagnostics := config.Load("/", name)
+	target, diagnostics := config.Peek("/", name)
 	if target == nil {
 		return withStatus(exitConfig, diagnostics.Err())
 	}

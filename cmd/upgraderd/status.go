@@ -50,7 +50,7 @@ running or not.`,
 // readStatus reads the targets that are named, or all. Those whose .upgrade
 // file is broken are told on stderr, and the others are shown all the same.
 func readStatus(root string, names []string, stderr io.Writer) ([]upgrader.TargetStatus, error) {
-	targets, diagnostics := config.LoadAll(root)
+	targets, diagnostics := config.PeekAll(root)
 	if len(names) == 0 {
 		if err := diagnostics.Errors().Print(stderr); err != nil {
 			return nil, err
@@ -62,7 +62,7 @@ func readStatus(root string, names []string, stderr io.Writer) ([]upgrader.Targe
 		}
 		why := diagnostics.Of(name)
 		if len(why) == 0 { // not there at all
-			_, why = config.Load(root, name)
+			_, why = config.Peek(root, name)
 		}
 		if err := why.Print(stderr); err != nil {
 			return nil, err

@@ -24,6 +24,8 @@ const (
 	_ Event = iota
 	DaemonStarted
 	ConfigReloaded
+	ConfigRejected
+	ConfigDoubtful
 	TargetLocked
 	ReleaseFound
 	ReleaseKnownBad

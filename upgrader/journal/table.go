@@ -17,6 +17,18 @@ func table() map[Event]Description {
 			"The .upgrade files were read again",
 			"A target that is in the middle of an upgrade finishes it under the settings it began with.",
 		},
+		ConfigRejected: {
+			"ConfigRejected", "fd37bb84dd6a88499f6055209ae78fe0", slog.LevelError,
+			"{error}; {hint}",
+			"An .upgrade file of @UPGRADERD_TARGET@ is broken",
+			"@UPGRADERD_ERROR@\n@UPGRADERD_HINT@\nThe target is not followed until this is mended and upgraderd has read it again: systemctl reload upgraderd\nThe service itself, and all other targets, go on. Check first with: upgraderd verify",
+		},
+		ConfigDoubtful: {
+			"ConfigDoubtful", "bd4e2a5626542b2e0a12ad1de6d28507", slog.LevelWarn,
+			"{error}; {hint}",
+			"An .upgrade file of @UPGRADERD_TARGET@ has a line that may not mean what it says",
+			"@UPGRADERD_ERROR@\n@UPGRADERD_HINT@\nThe target is followed all the same.",
+		},
 		TargetLocked: {
 			"TargetLocked", "8a4f135b95634eb0bf86e59bfb3d3fec", slog.LevelError,
 			"another process holds the target: {error}",

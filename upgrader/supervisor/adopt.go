@@ -55,7 +55,7 @@ func (s *Supervisor) adopt(left estate) {
 	if s.memory == nil && os.Getenv("NOTIFY_SOCKET") != "" {
 		m, err := newMemory()
 		if err != nil {
-			s.log.Warn(err.Error())
+			s.log.Warn("going on without a memory: a supervisor that is killed loses its workers", "error", err)
 		}
 		s.memory = m
 	}
@@ -118,7 +118,7 @@ func (s *Supervisor) adoptWorker(r remembered, stored *os.File) {
 	}
 	notify, err := listenNotify(s.opts.notifyPath(r.Generation))
 	if err != nil {
-		s.log.Warn("adopting a worker without its notify socket", "pid", w.pid, "err", err)
+		s.log.Warn("adopting a worker without its notify socket", "pid", w.pid, "error", err)
 	}
 	w.notify = notify
 	switch r.Role {
@@ -148,6 +148,6 @@ func alive(pidfd int) bool {
 // forget takes a name of ours out of the fd store.
 func (s *Supervisor) forget(name string) {
 	if err := unkeep(name); err != nil {
-		s.log.Warn("taking a descriptor out of the fd store", "err", fmt.Errorf("%s: %w", filepath.Base(name), err))
+		s.log.Warn("taking a descriptor out of the fd store", "error", fmt.Errorf("%s: %w", filepath.Base(name), err))
 	}
 }

@@ -90,7 +90,7 @@ func (s *Supervisor) start(rel release) error {
 	s.remember(w)
 	s.watch(w)
 	if _, err := gate.Write([]byte{1}); err != nil {
-		s.log.Warn("opening the gate of a worker that is gone", "pid", w.pid, "err", err)
+		s.log.Warn("opening the gate of a worker that is gone", "pid", w.pid, "error", err)
 	}
 	s.emit(journal.WorkerStarting, s.about(w)...)
 	s.status("")
@@ -103,7 +103,7 @@ func (s *Supervisor) start(rel release) error {
 func (s *Supervisor) remember(w *worker) {
 	if w != nil {
 		if err := keep(pidfdName(w.generation), w.pidfd); err != nil {
-			s.log.Warn("keeping the worker's pidfd in the fd store", "pid", w.pid, "err", err)
+			s.log.Warn("keeping the worker's pidfd in the fd store", "pid", w.pid, "error", err)
 		}
 	}
 	m := memoir{Generation: s.generation}
@@ -119,7 +119,7 @@ func (s *Supervisor) remember(w *worker) {
 		m.Workers = append(m.Workers, r)
 	}
 	if err := s.memory.save(m); err != nil {
-		s.log.Warn(err.Error())
+		s.log.Warn("remembering the workers", "error", err)
 	}
 }
 
@@ -144,14 +144,14 @@ func (s *Supervisor) watch(w *worker) {
 			n.close()
 		}
 	}, func(err error) {
-		s.post(func() { s.log.Debug("notification refused", "pid", w.pid, "err", err) })
+		s.post(func() { s.log.Debug("notification refused", "pid", w.pid, "error", err) })
 	})
 	if w.role == roleStarting && s.opts.Ready.Kind != ReadyNotify {
 		go func() {
 			if err := s.opts.Ready.watchReady(ctx, w); err == nil {
 				s.post(func() { s.ready(w) })
 			} else if ctx.Err() == nil {
-				s.post(func() { s.log.Warn("looking whether the worker is ready", "err", err) })
+				s.post(func() { s.log.Warn("looking whether the worker is ready", "error", err) })
 			}
 		}()
 	}
@@ -211,7 +211,7 @@ func (s *Supervisor) drain(w *worker) {
 	s.setDeadline(w, s.opts.DrainTimeout, s.drainTooLong)
 	s.remember(nil)
 	if err := w.signal(s.opts.StopSignal); err != nil && !errors.Is(err, syscall.ESRCH) {
-		s.log.Warn("asking the worker to drain", "pid", w.pid, "err", err)
+		s.log.Warn("asking the worker to drain", "pid", w.pid, "error", err)
 	}
 	// A stopped process would never see the signal.
 	_ = w.signal(syscall.SIGCONT)
@@ -249,7 +249,7 @@ func (s *Supervisor) gone(w *worker, e Exit) {
 	w.notify.close()
 	w.pidfd.Close()
 	if err := unkeep(pidfdName(w.generation)); err != nil {
-		s.log.Warn("taking a worker's pidfd out of the fd store", "err", err)
+		s.log.Warn("taking a worker's pidfd out of the fd store", "error", err)
 	}
 	switch w.role {
 	case roleStarting:
@@ -405,7 +405,7 @@ func (s *Supervisor) store(w *worker, n notification) {
 		name = "stored" // sd_pid_notify_with_fds(3)
 	}
 	if err := validName(name); err != nil {
-		s.log.Warn("storing a descriptor", "pid", w.pid, "err", err)
+		s.log.Warn("storing a descriptor", "pid", w.pid, "error", err)
 		return
 	}
 	files := n.files
@@ -417,10 +417,10 @@ func (s *Supervisor) store(w *worker, n notification) {
 			return
 		}
 		if err := keep(name, f); err != nil {
-			s.log.Warn("storing a descriptor", "pid", w.pid, "name", name, "err", err)
+			s.log.Warn("storing a descriptor", "pid", w.pid, "name", name, "error", err)
 		}
 		if err := s.sockets.add(name, f); err != nil {
-			s.log.Warn("storing a descriptor", "pid", w.pid, "err", err)
+			s.log.Warn("storing a descriptor", "pid", w.pid, "error", err)
 		}
 	}
 	if w == s.starting {
@@ -435,7 +435,7 @@ func (s *Supervisor) unstore(name string) {
 	}
 	s.sockets.remove(name)
 	if err := unkeep(name); err != nil {
-		s.log.Warn("removing from the fd store", "name", name, "err", err)
+		s.log.Warn("removing from the fd store", "name", name, "error", err)
 	}
 }
 

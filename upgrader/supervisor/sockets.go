@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -118,13 +119,6 @@ func (s *socketSet) remove(name string) {
 	s.list = kept
 }
 
-func (s *socketSet) close() {
-	for _, sock := range s.list {
-		unix.Close(sock.fd)
-	}
-	s.list = nil
-}
-
 func (s *socketSet) find(name string) (socket, bool) {
 	for _, sock := range s.list {
 		if sock.name == name {
@@ -211,7 +205,7 @@ func (l Listen) listen(ctx context.Context) (*os.File, error) {
 		u.SetUnlinkOnClose(false) // the path belongs to the socket, not to this descriptor
 	}
 	fd, err := dupFD(c.(syscall.Conn))
-	c.(interface{ Close() error }).Close()
+	c.(io.Closer).Close()
 	if err != nil {
 		return nil, err
 	}

@@ -152,7 +152,7 @@ func (s *Supervisor) signalled(sig syscall.Signal) {
 	case syscall.SIGUSR1:
 		if s.serving != nil {
 			if err := s.serving.signal(sig); err != nil {
-				s.log.Warn("forwarding SIGUSR1", "pid", s.serving.pid, "err", err)
+				s.log.Warn("forwarding SIGUSR1", "pid", s.serving.pid, "error", err)
 			}
 		}
 	default:
@@ -193,17 +193,17 @@ func (s *Supervisor) startFirst() {
 		s.tell("EXTEND_TIMEOUT_USEC=" + micros(s.opts.StartTimeout))
 		s.after(again, s.startFirst)
 	case err != nil:
-		s.fail("start", err)
+		s.fail(err)
 	default:
 		if err := s.start(rel); err != nil {
-			s.fail("start", err)
+			s.fail(err)
 		}
 	}
 }
 
 // fail ends a supervisor that never had a worker serving.
-func (s *Supervisor) fail(doing string, err error) {
-	s.log.Error(doing+": "+err.Error(), "release", s.opts.Program)
+func (s *Supervisor) fail(err error) {
+	s.log.Error("no worker can be started", "error", err)
 	s.finish(Exit{known: true, status: syscall.WaitStatus(1 << 8)})
 }
 
@@ -262,7 +262,7 @@ func (s *Supervisor) workers() []*worker {
 // tell sends assignments to systemd. Outside systemd nobody listens.
 func (s *Supervisor) tell(state ...string) {
 	if err := activation.Notify(state...); err != nil {
-		s.log.Warn("telling systemd", "err", err)
+		s.log.Warn("telling systemd", "error", err)
 	}
 }
 
