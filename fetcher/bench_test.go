@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/metrics"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,30 +24,78 @@ import (
 // BenchmarkFetch100MiB compares the whole way of a release (manifest, signature,
 // transfer, SHA-256, fsync, rename, fsync of the directory) with the loop that
 // one would write first: read a buffer, hash it, write it, and fsync at the
-// end. Both get the same bytes from the same server, a process of its own, and
-// take turns, so that the disk's mood is the same for both.
+// end. All get the same bytes from the same server, a process of its own, and
+// take turns, so that the disk's mood is the same for each.
+//
+//	ratio       pipeline / loop with the buffer of io.Copy, 32 KiB
+//	ratio-1MiB  pipeline / loop with the buffer that suits it best
+//
+// Two processors, ext4 on NVMe: 0.42 and 0.63. TMPDIR says which disk.
 func BenchmarkFetch100MiB(b *testing.B) {
 	const size = 100 << 20
 	server := startBenchServer(b, size)
 	dir := b.TempDir()
-	var pipeline, control time.Duration
+	var pipeline, control, large time.Duration
 	b.SetBytes(size)
-	for i := 0; b.Loop(); i++ {
-		begin := time.Now()
-		into := filepath.Join(dir, fmt.Sprint("pipeline", i))
-		server.fetch(b, into)
-		pipeline += time.Since(begin)
-		os.RemoveAll(into)
-
-		begin = time.Now()
-		name := filepath.Join(dir, fmt.Sprint("control", i))
-		server.plainLoop(b, name)
-		control += time.Since(begin)
-		os.Remove(name)
+	for b.Loop() {
+		pipeline += timed(dir, func(into string) { server.fetch(b, into) })
+		control += timed(dir, func(into string) { server.plainLoop(b, into, 32<<10) })
+		large += timed(dir, func(into string) { server.plainLoop(b, into, 1<<20) })
 	}
-	b.ReportMetric(float64(pipeline.Milliseconds())/float64(b.N), "pipeline-ms/op")
-	b.ReportMetric(float64(control.Milliseconds())/float64(b.N), "control-ms/op")
+	b.ReportMetric(float64(pipeline.Milliseconds())/float64(b.N), "pipeline-ms")
+	b.ReportMetric(float64(control.Milliseconds())/float64(b.N), "control-ms")
+	b.ReportMetric(float64(large.Milliseconds())/float64(b.N), "control-1MiB-ms")
 	b.ReportMetric(pipeline.Seconds()/control.Seconds(), "ratio")
+	b.ReportMetric(pipeline.Seconds()/large.Seconds(), "ratio-1MiB")
+}
+
+func timed(dir string, do func(into string)) time.Duration {
+	into := filepath.Join(dir, "into")
+	if err := os.Mkdir(into, 0o700); err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(into)
+	begin := time.Now()
+	do(into)
+	return time.Since(begin)
+}
+
+// BenchmarkFetchMemory shows the largest heap while a release is fetched: the
+// same for 100 MiB and for 1 GiB.
+func BenchmarkFetchMemory(b *testing.B) {
+	for _, size := range []int{100 << 20, 1 << 30} {
+		b.Run(fmt.Sprint(size>>20, "MiB"), func(b *testing.B) {
+			server := startBenchServer(b, size)
+			dir := b.TempDir()
+			b.SetBytes(int64(size))
+			var peak uint64
+			for b.Loop() {
+				stop := make(chan struct{})
+				seen := make(chan uint64)
+				go watchHeap(stop, seen)
+				timed(dir, func(into string) { server.fetch(b, into) })
+				close(stop)
+				peak = max(peak, <-seen)
+			}
+			b.ReportMetric(float64(peak)/(1<<20), "peak-heap-MiB")
+		})
+	}
+}
+
+// watchHeap gives the most memory that heap objects took until stop.
+func watchHeap(stop <-chan struct{}, seen chan<- uint64) {
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	var peak uint64
+	for {
+		metrics.Read(sample)
+		peak = max(peak, sample[0].Value.Uint64())
+		select {
+		case <-stop:
+			seen <- peak
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 // benchServer is a child process that serves one signed release from memory.
@@ -83,32 +132,39 @@ func startBenchServer(b *testing.B, size int) benchServer {
 }
 
 // benchServe is the child: it prints URL and key, and serves until its standard
-// input ends.
+// input ends. The artifact is one block again and again.
 func benchServe(size int) error {
-	artifact := make([]byte, size)
-	rand.Read(artifact)
+	block := make([]byte, 4<<20)
+	rand.Read(block)
+	artifact := func(w io.Writer) error {
+		for left := size; left > 0; left -= len(block) {
+			if _, err := w.Write(block[:min(left, len(block))]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	hash := sha256.New()
+	if err := artifact(hash); err != nil {
+		return err
+	}
 	public, private, err := minisign.GenerateKey(rand.Reader)
 	if err != nil {
 		return err
 	}
-	manifest := fmt.Appendf(nil, "%x  app_1.bin\n", sha256.Sum256(artifact))
-	files := map[string][]byte{
-		"/app_1.bin":        artifact,
-		"/" + manifestName:  manifest,
-		"/" + signatureName: minisign.Sign(private, manifest),
-	}
+	manifest := fmt.Appendf(nil, "%x  app_1.bin\n", hash.Sum(nil))
+	small := map[string][]byte{"/" + manifestName: manifest, "/" + signatureName: minisign.Sign(private, manifest)}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	go http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		file, ok := files[r.URL.Path]
-		if !ok {
-			http.NotFound(w, r)
+		if file, ok := small[r.URL.Path]; ok {
+			w.Write(file)
 			return
 		}
-		w.Header().Set("Content-Length", strconv.Itoa(len(file)))
-		w.Write(file)
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+		artifact(w) // a client that leaves is its own business
 	}))
 	fmt.Printf("http://%s %s\n", listener.Addr(), public)
 	_, err = io.Copy(io.Discard, os.Stdin)
@@ -117,9 +173,6 @@ func benchServe(size int) error {
 
 func (s benchServer) fetch(b *testing.B, into string) {
 	b.Helper()
-	if err := os.Mkdir(into, 0o700); err != nil {
-		b.Fatal(err)
-	}
 	f, err := New(Options{Target: "app", Path: s.url, Patterns: []string{"app_@v.bin"}, Keys: []string{s.key}, SizeMax: 8 << 30}, nil)
 	if err != nil {
 		b.Fatal(err)
@@ -138,20 +191,20 @@ func (s benchServer) fetch(b *testing.B, into string) {
 	}
 }
 
-func (s benchServer) plainLoop(b *testing.B, name string) {
+func (s benchServer) plainLoop(b *testing.B, into string, buffer int) {
 	b.Helper()
 	resp, err := http.Get(s.url + "/app_1.bin")
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer resp.Body.Close()
-	file, err := os.Create(name)
+	file, err := os.Create(filepath.Join(into, "app_1.bin"))
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer file.Close()
 	hash := sha256.New()
-	buf := make([]byte, 32<<10) // what io.Copy takes
+	buf := make([]byte, buffer)
 	for {
 		n, err := resp.Body.Read(buf)
 		hash.Write(buf[:n])

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -418,5 +419,29 @@ func TestVerifiedIsTheFileThatWasHashed(t *testing.T) {
 	}
 	if err := v.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestFetchMemoryDoesNotGrow counts every byte allocated, so no collection can
+// hide one.
+func TestFetchMemoryDoesNotGrow(t *testing.T) {
+	allocated := func(size int) uint64 {
+		s := newShop(t)
+		s.release("app_1.bin", make([]byte, size))
+		f := mustNew(t, s.options())
+		c, into := newest(t, f), t.TempDir()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		v, err := f.Fetch(context.Background(), c, into, nil)
+		runtime.ReadMemStats(&after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Close()
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	small, large := allocated(4<<20), allocated(256<<20)
+	if large > small+1<<20 || small > 8<<20 {
+		t.Errorf("4 MiB needed %d bytes of memory, 256 MiB %d", small, large)
 	}
 }

@@ -42,6 +42,9 @@ func Begin(ctx context.Context, root *os.Root, name string) (*Part, error) {
 		}
 	}
 	f, err := root.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if errors.Is(err, unix.ENOSPC) && outOfInodes(root) {
+		return nil, noInodes()
+	}
 	if err != nil {
 		return nil, fault.Local(err)
 	}

@@ -3,6 +3,7 @@ package intake
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -28,9 +29,8 @@ func (p *Part) Reserve(size int64) error {
 	if have < need || size > have {
 		return fault.Passing(fault.NoSpace, fmt.Errorf("%d MiB are needed, %d MiB are free", need>>20, have>>20), "free some space, or lower InstancesMax=")
 	}
-	// Some file systems have no fixed number of inodes, and say 0 of 0.
-	if st.Files > 0 && st.Ffree == 0 {
-		return fault.Passing(fault.NoInodes, errors.New("no inode is free"), "see df -i; remove files nobody needs")
+	if noneLeft(&st) {
+		return noInodes()
 	}
 	if size <= p.size {
 		return nil
@@ -42,4 +42,23 @@ func (p *Part) Reserve(size int64) error {
 		return fault.Local(err)
 	}
 	return nil
+}
+
+// outOfInodes tells why nothing can be created although there is space.
+func outOfInodes(root *os.Root) bool {
+	dir, err := root.Open(".")
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	var st unix.Statfs_t
+	return unix.Fstatfs(int(dir.Fd()), &st) == nil && noneLeft(&st)
+}
+
+// noneLeft knows that some file systems have no fixed number of inodes, and
+// say 0 of 0.
+func noneLeft(st *unix.Statfs_t) bool { return st.Files > 0 && st.Ffree == 0 }
+
+func noInodes() error {
+	return fault.Passing(fault.NoInodes, errors.New("no inode is free"), "see df -i; remove files nobody needs")
 }
