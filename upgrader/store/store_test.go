@@ -794,3 +794,41 @@ func TestNoLeaks(t *testing.T) {
 		t.Errorf("got %d goroutines, want %d", after, goroutines)
 	}
 }
+
+// Install of one large program, and of many small files: seal, fsync, publish.
+func BenchmarkInstall(b *testing.B) {
+	for _, bm := range []struct {
+		name        string
+		files, size int
+	}{{"1x100MiB", 1, 100 << 20}, {"1000x8KiB", 1000, 8 << 10}} {
+		b.Run(bm.name, func(b *testing.B) {
+			s := newStore(b)
+			data := bytes.Repeat([]byte("upgraderd"), bm.size/9)
+			b.SetBytes(int64(bm.files * len(data)))
+			i := 0
+			for b.Loop() {
+				b.StopTimer()
+				i++
+				r, d := release(b, fmt.Sprint(i))
+				tree, err := s.IncomingTree(d)
+				if err != nil {
+					b.Fatal(err)
+				}
+				for k := range bm.files {
+					if err := os.WriteFile(fmt.Sprint(tree, "/f", k), data, 0o755); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.StartTimer()
+				if err := s.Install(context.Background(), tree, r, d); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				if err := s.Remove(r); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+	}
+}

@@ -259,9 +259,9 @@ func (sc scenario) run(t *testing.T) (before, after string, calls int) {
 	return before, after, calls
 }
 
-// Every call fails once, with every error.
+// Every call fails, once or from then on.
 func TestFaultSweep(t *testing.T) {
-	errnos := []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EMFILE, syscall.EXDEV, syscall.EACCES}
+	errnos := []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EMFILE} // a full disk is the only one treated in a way of its own
 	for _, sc := range scenarios() {
 		t.Run(sc.name, func(t *testing.T) {
 			before, after, calls := sc.run(t)
@@ -356,7 +356,7 @@ func TestCrashSweep(t *testing.T) {
 				}
 				m.fault = nil
 				sc.recover(t, m.reboot(), fmt.Sprintf("killed at call %d", n), before, after)
-				for i, keep := range m.cuts(rng, 40) {
+				for i, keep := range m.cuts(rng, 15) {
 					sc.recover(t, m.cut(keep), fmt.Sprintf("power cut %d at call %d", i, n), before, after)
 					states++
 				}

@@ -16,9 +16,10 @@
 // case only are two files, as they are to Linux.
 //
 // Symlinks are made after everything else, so nothing is ever written through
-// one. They have to be relative and to resolve to something in the tree: one
-// that leaves the tree, even to come back, or that dangles, is refused.
-// Because a release never changes, what was checked here stays true.
+// one. They have to be relative and to lead to something in the tree, both as
+// their text reads and as the kernel follows them: one that leaves the tree,
+// even to come back, or that dangles, is refused. Because a release never
+// changes, what was checked here stays true.
 //
 // Hard links are refused: two names of one inode cannot have modes of their
 // own, and a link to a file that is not from the archive would hand that file

@@ -86,7 +86,7 @@ func CheckProgram(name string) error {
 func checkProgram(name string) error {
 	info, err := os.Lstat(name)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR):
 		return &Error{Code: CodeMissing, Err: fs.ErrNotExist, Hint: "set Program= to where it lies in the release, or publish it there"}
 	case err != nil:
 		return err

@@ -33,7 +33,7 @@ const (
 func (u *unpacking) tree(data io.Reader) error {
 	in := &counter{r: data}
 	archive := tar.NewReader(in)
-	t := &tree{u: u, seen: map[string]entryKind{".": implied}}
+	t := newTree(u)
 	for {
 		before := in.n
 		h, err := archive.Next()
@@ -97,6 +97,10 @@ type tree struct {
 }
 
 type link struct{ name, target string }
+
+func newTree(u *unpacking) *tree {
+	return &tree{u: u, seen: map[string]entryKind{".": implied}}
+}
 
 func (t *tree) add(h *tar.Header, content io.Reader) error {
 	if h.Typeflag == tar.TypeXGlobalHeader {

@@ -88,9 +88,10 @@ func FS(op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if Of(err) == "" {
+	var errno syscall.Errno // of several joined errors, the first: what went wrong before the cleaning up did
+	if Of(err) == "" && errors.As(err, &errno) {
 		for _, row := range errnos {
-			if errors.Is(err, row.errno) {
+			if errno == row.errno {
 				return &Error{Op: op, Code: row.code, Err: err, Hint: row.hint}
 			}
 		}
@@ -101,5 +102,6 @@ func FS(op string, err error) error {
 // Full tells whether err means that nothing more can be stored for want of
 // room: blocks, inodes or quota.
 func Full(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	var errno syscall.Errno
+	return errors.As(err, &errno) && (errno == syscall.ENOSPC || errno == syscall.EDQUOT)
 }
