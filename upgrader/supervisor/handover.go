@@ -84,7 +84,7 @@ func (s *Supervisor) start(rel release) error {
 	}
 	defer gate.Close()
 	w.notify = notify
-	s.starting = w
+	s.starting, s.failure = w, ""
 	s.setDeadline(w, s.opts.StartTimeout, s.startTooLong)
 	s.tell("EXTEND_TIMEOUT_USEC=" + micros(s.opts.StartTimeout))
 	s.remember(w)
@@ -278,7 +278,9 @@ func (s *Supervisor) failedToStart(w *worker, e Exit) {
 		why = fmt.Errorf("%s, %s after its start and before it was ready", e, time.Since(w.started).Round(time.Millisecond))
 	}
 	s.emit(journal.WorkerFailed, append(s.about(w), slog.String("reason", why.Error()), slog.String("exit", e.String()))...)
-	s.answer(Reply{Error: fmt.Sprintf("%s never served: worker %d %v", w.release.name(), w.pid, why)})
+	s.failure = fmt.Sprintf("%s never served: worker %d %v", w.release.name(), w.pid, why)
+	s.status("") // before the answer: who waits for the job reads it next
+	s.answer(Reply{Error: s.failure})
 	switch {
 	case s.stopping:
 	case s.lost != nil:

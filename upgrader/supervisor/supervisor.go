@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,11 +38,14 @@ type Supervisor struct {
 	lost *Exit
 
 	stopping bool
-	said     string      // the STATUS= that systemd has
-	inbox    chan func() // what watchers saw, run by the owner
-	ended    chan struct{}
-	resting  *time.Timer // until shrink
-	result   *Exit       // set when it is time to leave
+	said     string // the STATUS= that systemd has
+	// failure is why the last handover came to nothing, for the status:
+	// that is where the daemon, and a person, look for the reason.
+	failure string
+	inbox   chan func() // what watchers saw, run by the owner
+	ended   chan struct{}
+	resting *time.Timer // until shrink
+	result  *Exit       // set when it is time to leave
 }
 
 // Run supervises until the unit is stopped, or its worker ends by itself: then
@@ -272,7 +276,7 @@ func (s *Supervisor) status(note string) {
 	if w := s.serving; w != nil {
 		st.Release, st.PID, st.Generation = w.release.name(), w.pid, w.generation
 		if note == "" {
-			st.Note = w.status
+			st.Note = cmp.Or(s.failure, w.status)
 		}
 	}
 	if s.starting != nil {
