@@ -52,7 +52,9 @@ func (s *Supervisor) handover(reply chan<- Reply) {
 		return
 	}
 	if err := s.start(rel); err != nil {
-		refuse("%v", err)
+		s.failure = fmt.Sprintf("%s never started: %v", rel.name(), err)
+		s.status("")
+		refuse("%s", s.failure)
 		return
 	}
 	s.waiting = append(s.waiting, reply)
