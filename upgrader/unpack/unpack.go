@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -208,7 +209,10 @@ func (u *unpacking) checkSize() error {
 	if u.bytes > u.opts.MaxBytes {
 		return limit("it unpacks to more than %d bytes", u.opts.MaxBytes)
 	}
-	if u.bytes-ratioFree > u.src.n*u.opts.MaxRatio {
+	if u.bytes <= ratioFree {
+		return nil
+	}
+	if read, _ := u.src.state(); u.bytes-ratioFree > read*u.opts.MaxRatio {
 		return limit("it unpacks to more than %d times its size", u.opts.MaxRatio)
 	}
 	return nil
@@ -225,9 +229,10 @@ func (u *unpacking) count() error {
 // readError tells a damaged artifact from a damaged disk.
 func (u *unpacking) readError(err error) error {
 	var known *Error
+	_, failed := u.src.state()
 	switch {
-	case u.src.err != nil:
-		return u.src.err
+	case failed != nil:
+		return failed
 	case errors.As(err, &known):
 		return err
 	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF):
@@ -237,14 +242,19 @@ func (u *unpacking) readError(err error) error {
 }
 
 // source reads the artifact by offset, counts, and remembers what went wrong
-// below the decompressor, which may swallow or rename it.
+// below the decompressor, which may swallow or rename it. The decompressor
+// may read ahead in a goroutine of its own.
 type source struct {
-	r   io.ReaderAt
+	r io.ReaderAt
+
+	mu  sync.Mutex
 	n   int64
 	err error
 }
 
 func (s *source) Read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	n, err := s.r.ReadAt(p, s.n)
 	s.n += int64(n)
 	if err == io.EOF && n > 0 {
@@ -254,6 +264,13 @@ func (s *source) Read(p []byte) (int, error) {
 		s.err = err
 	}
 	return n, err
+}
+
+// state tells how many bytes were read, and what failed.
+func (s *source) state() (int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.n, s.err
 }
 
 func mustBeEmpty(root *os.Root) error {
