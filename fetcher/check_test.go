@@ -258,7 +258,7 @@ func TestSecretsStayHidden(t *testing.T) {
 			io.WriteString(w, r.URL.String())
 		},
 	} {
-		server.before = func(w http.ResponseWriter, r *http.Request) bool { answer(w, r); return true }
+		server.before(func(w http.ResponseWriter, r *http.Request) bool { answer(w, r); return true })
 		for _, address := range []string{server.URL, "http://no-such-host.invalid", "http://127.0.0.1:1", strings.Replace(server.URL, "http:", "https:", 1)} {
 			o := s.options()
 			o.Path = strings.Replace(address, "//", "//"+secret+":"+secret+"@", 1) + "/dir?token=" + secret

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -47,13 +48,13 @@ func (f *Fetcher) fetch(ctx context.Context, c Candidate, dir string, progress f
 	listed := slices.Contains(f.cache.listing.Candidates, c)
 	f.mu.Unlock()
 	if !listed {
-		return nil, fault.New(fault.MetaUnlisted, errors.New("the last check did not list it"), "")
+		return nil, fault.New(fault.MetaUnlisted, errors.New("the last check did not list it"), "check again, it may have been withdrawn")
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // a directory: nothing is lost
 	t := transfer{source: f.source, root: root, candidate: c, part: partName(c), max: f.o.SizeMax, progress: progress}
 	if v, err := t.found(ctx); v != nil || err != nil {
 		return v, err
@@ -108,7 +109,11 @@ func (t *transfer) found(ctx context.Context) (*Verified, error) {
 	if whole.Sum() != t.candidate.Digest {
 		return nil, whole.Discard()
 	}
-	return t.commit(whole)
+	v, err := t.commit(whole)
+	if err != nil {
+		whole.Keep()
+	}
+	return v, err
 }
 
 // run brings the bytes that are missing. It tells where it went on from.
@@ -195,10 +200,11 @@ func (t *transfer) commit(p *intake.Part) (*Verified, error) {
 		return nil, err
 	}
 	t.candidate.Size = size
-	return &Verified{candidate: t.candidate, path: t.root.Name() + "/" + t.candidate.Name, file: file}, nil
+	return &Verified{candidate: t.candidate, path: filepath.Join(t.root.Name(), t.candidate.Name), file: file}, nil
 }
 
-// giveUp keeps the part only where it is of use to a later Fetch.
+// giveUp keeps the part only where it is of use to a later Fetch: when the way
+// to the source failed, not the bytes or the disk.
 func (t *transfer) giveUp(p *intake.Part, err error) error {
 	switch fault.CodeOf(err) {
 	case fault.Canceled, fault.DNS, fault.Connect, fault.Proxy, fault.TLS, fault.Redirect, fault.Protocol,

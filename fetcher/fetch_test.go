@@ -163,7 +163,7 @@ func TestFetchGoesOn(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			into := t.TempDir()
 			leaks(t)
-			server.before = cut
+			server.before(cut)
 			f := mustNew(t, o)
 			_, err := f.Fetch(context.Background(), newest(t, f), into, nil)
 			wantCode(t, err, fault.Size)
@@ -173,7 +173,7 @@ func TestFetchGoesOn(t *testing.T) {
 			if c.harm != nil {
 				c.harm(t, filepath.Join(into, part))
 			}
-			server.before = c.then
+			server.before(c.then)
 			again := mustNew(t, o)
 			candidate := newest(t, again)
 			server.asked()
@@ -232,13 +232,13 @@ func TestFetchFailsClean(t *testing.T) {
 			s := newShop(t)
 			s.release("app_1.bin", []byte("good!!"))
 			server := s.serve()
-			server.before = func(w http.ResponseWriter, r *http.Request) bool {
+			server.before(func(w http.ResponseWriter, r *http.Request) bool {
 				if r.URL.Path == "/app_1.bin" {
 					c.answer(w, r)
 					return true
 				}
 				return false
-			}
+			})
 			o := s.options()
 			o.Path, o.SizeMax = server.URL, max
 			f := mustNew(t, o)
@@ -256,7 +256,7 @@ func TestFetchFailsClean(t *testing.T) {
 			if got := names(t, into); (len(got) == 2) != c.kept || !c.kept && len(got) != 0 {
 				t.Errorf("directory holds %q", got)
 			}
-			server.before = nil
+			server.before(nil)
 			if v := mustFetch(t, f, newest(t, f), into); string(content(t, v)) != "good!!" {
 				t.Error("the source was mended, but the artifact is wrong")
 			}
@@ -362,7 +362,7 @@ func TestFetchCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	first := true
-	server.before = func(w http.ResponseWriter, r *http.Request) bool {
+	server.before(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Path != "/app_1.bin" || !first {
 			return false
 		}
@@ -373,7 +373,7 @@ func TestFetchCanceled(t *testing.T) {
 		cancel()
 		<-r.Context().Done()
 		return true
-	}
+	})
 	o := s.options()
 	o.Path = server.URL
 	f := mustNew(t, o)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -61,9 +62,11 @@ func (e errand) run(t *testing.T, env ...string) outcome {
 			cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
 		}
 	}
+	var complaint strings.Builder
+	cmd.Stderr = &complaint
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("errand: %v: %s", err, err.(*exec.ExitError).Stderr)
+		t.Fatalf("errand: %v: %s", err, complaint.String())
 	}
 	var got outcome
 	if err := json.Unmarshal(out, &got); err != nil {
@@ -129,7 +132,7 @@ func TestFetchOntoAFullDisk(t *testing.T) {
 	s := newShop(t)
 	s.release("app_1.bin", noise(t, 20<<20))
 	server := s.serve()
-	server.before = func(w http.ResponseWriter, r *http.Request) bool {
+	server.before(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Path != "/app_1.bin" {
 			return false
 		}
@@ -141,7 +144,7 @@ func TestFetchOntoAFullDisk(t *testing.T) {
 			http.NewResponseController(w).Flush()
 		}
 		return true
-	}
+	})
 	unknown := s.options()
 	unknown.Path = server.URL
 	for _, c := range []struct {
@@ -177,11 +180,10 @@ func TestProxy(t *testing.T) {
 	s := newShop(t)
 	s.release("app_1.bin", []byte("one"))
 	files := http.FileServer(http.Dir(s.dir))
-	var authorized string
-	allow := true
+	var authorized, allow atomic.Bool
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		authorized = r.Header.Get("Proxy-Authorization")
-		if !allow || r.Method == http.MethodConnect {
+		authorized.Store(r.Header.Get("Proxy-Authorization") != "")
+		if !allow.Load() || r.Method == http.MethodConnect {
 			w.WriteHeader(http.StatusProxyAuthRequired)
 			return
 		}
@@ -211,7 +213,8 @@ func TestProxy(t *testing.T) {
 		{"is no URL", "http://example.org/", "HTTP_PROXY=http://user:" + password + "@[", true, fault.Proxy},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			allow, authorized = c.allow, ""
+			allow.Store(c.allow)
+			authorized.Store(false)
 			o.Path = c.path
 			e := errand{Options: o}
 			if c.code == "" {
@@ -221,7 +224,7 @@ func TestProxy(t *testing.T) {
 			if got.Code != c.code || strings.Contains(got.Error, password) {
 				t.Errorf("%s: %s; want %s", got.Code, got.Error, c.code)
 			}
-			if c.code == "" && authorized == "" {
+			if c.code == "" && !authorized.Load() {
 				t.Error("the proxy did not get its password")
 			}
 		})
@@ -235,7 +238,7 @@ func TestFetchGoesOnAfterAKill(t *testing.T) {
 	s.release("app_1.bin", whole)
 	server := s.serve()
 	got := make(chan struct{}, 1)
-	server.before = func(w http.ResponseWriter, r *http.Request) bool {
+	server.before(func(w http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Path != "/app_1.bin" || r.Header.Get("Range") != "" {
 			return false
 		}
@@ -245,7 +248,7 @@ func TestFetchGoesOnAfterAKill(t *testing.T) {
 		got <- struct{}{}
 		<-r.Context().Done()
 		return true
-	}
+	})
 	o := s.options()
 	o.Path = server.URL
 	into := t.TempDir()

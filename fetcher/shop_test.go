@@ -99,30 +99,36 @@ type web struct {
 	*httptest.Server
 	mu       sync.Mutex
 	requests []string // "PATH RANGE STATUS"
-	// before, unless nil, may answer a request itself and then gives true.
-	before func(w http.ResponseWriter, r *http.Request) bool
+	answer   answer
 }
+
+// answer may answer a request, and then gives true.
+type answer func(w http.ResponseWriter, r *http.Request) bool
 
 func (s *shop) serve() *web {
 	web := &web{}
 	files := http.FileServer(http.Dir(s.dir))
 	web.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		status := &statusWriter{ResponseWriter: w, status: 200}
-		defer func() {
-			web.mu.Lock()
-			defer web.mu.Unlock()
-			web.requests = append(web.requests, strings.TrimSpace(fmt.Sprint(r.URL.Path, " ", r.Header.Get("Range"), " ", status.status)))
-		}()
-		if web.before != nil && web.before(status, r) {
-			return
+		web.mu.Lock()
+		answer := web.answer
+		web.mu.Unlock()
+		noted := &notedWriter{ResponseWriter: w, web: web, request: r}
+		if answer == nil || !answer(noted, r) {
+			files.ServeHTTP(noted, r)
 		}
-		files.ServeHTTP(status, r)
 	}))
 	s.t.Cleanup(web.Close)
 	return web
 }
 
-// asked gives the requests so far, and forgets them.
+// before lets a answer first; nil ends that.
+func (w *web) before(a answer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.answer = a
+}
+
+// asked gives the requests answered so far, and forgets them.
 func (w *web) asked() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -131,17 +137,32 @@ func (w *web) asked() []string {
 	return asked
 }
 
-type statusWriter struct {
+// notedWriter notes a request before the client sees the answer.
+type notedWriter struct {
 	http.ResponseWriter
-	status int
+	web     *web
+	request *http.Request
+	noted   bool
 }
 
-func (w *statusWriter) WriteHeader(status int) {
-	w.status = status
+func (w *notedWriter) WriteHeader(status int) {
+	if !w.noted {
+		w.noted = true
+		w.web.mu.Lock()
+		w.web.requests = append(w.web.requests, strings.TrimSpace(fmt.Sprint(w.request.URL.Path, " ", w.request.Header.Get("Range"), " ", status)))
+		w.web.mu.Unlock()
+	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
-func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *notedWriter) Write(b []byte) (int, error) {
+	if !w.noted {
+		w.WriteHeader(http.StatusOK)
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+func (w *notedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func mustNew(t *testing.T, o Options) *Fetcher {
 	t.Helper()

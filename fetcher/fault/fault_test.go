@@ -47,7 +47,7 @@ func TestAlsoKeepsBoth(t *testing.T) {
 		t.Error("nothing more, but another error")
 	}
 	both := e.Also(second)
-	if !errors.Is(both, first) || !errors.Is(both, second) || both.Code != IO || strings.Contains(both.Error(), "\n") || e.Err != first {
+	if !errors.Is(both, first) || !errors.Is(both, second) || both.Code != IO || strings.Contains(both.Error(), "\n") || !errors.Is(e, first) || errors.Is(e, second) {
 		t.Errorf("got %q", both)
 	}
 }

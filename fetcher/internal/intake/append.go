@@ -100,6 +100,7 @@ func (p *Part) read(body io.Reader, max int64, progress func(int64), free <-chan
 		b := <-free
 		room := min(blockSize, max+1-p.size) // the byte beyond max tells that there is one
 		n, err := fill(body, b.data[:room])
+		end := err == io.EOF //nolint:errorlint // bare: a fault that wraps it is no end
 		b.data = b.data[:n]
 		p.size += int64(n)
 		if p.size > max {
@@ -108,11 +109,11 @@ func (p *Part) read(body io.Reader, max int64, progress func(int64), free <-chan
 		if n > 0 && !pass(b) {
 			return nil // the writer says why
 		}
-		if progress != nil && (err == io.EOF || time.Since(shown) >= progressEvery) {
+		if progress != nil && (end || time.Since(shown) >= progressEvery) {
 			progress(p.size)
 			shown = time.Now()
 		}
-		if err == io.EOF {
+		if end {
 			return nil
 		}
 		if err != nil {

@@ -124,7 +124,7 @@ func TestAppendKeepsWhatCameBeforeAnError(t *testing.T) {
 		root := openRoot(t)
 		p := begin(t, root)
 		err := p.Append(io.MultiReader(bytes.NewReader(whole[:size]), iotest.ErrReader(broken)), noLimit, nil)
-		if err != error(broken) {
+		if !errors.Is(err, broken) || fault.CodeOf(err) != fault.Broken {
 			t.Fatalf("got %v, want the error of the source as it is", err)
 		}
 		p.Keep()

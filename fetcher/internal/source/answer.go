@@ -41,7 +41,7 @@ func (h *HTTP) get(ctx context.Context, name string, header http.Header) (*answe
 	a.stall = time.AfterFunc(h.o.StallTimeout, func() { a.cancel(errStalled) })
 	req, err := http.NewRequestWithContext(a.ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
-		a.Close()
+		a.drop()
 		return nil, fault.New(fault.ConfigSource, errors.New("not a URL that can be asked"), "check Path=")
 	}
 	req.Header = header
@@ -51,11 +51,11 @@ func (h *HTTP) get(ctx context.Context, name string, header http.Header) (*answe
 		password, _ := h.user.Password()
 		req.SetBasicAuth(h.user.Username(), password)
 	}
-	a.response, err = h.client.Do(req)
+	a.response, err = h.client.Do(req) //nolint:bodyclose // drop closes it
 	a.stall.Stop()
 	if err != nil {
 		err = a.fault(err)
-		a.Close()
+		a.drop()
 		return nil, err
 	}
 	a.want = a.response.ContentLength
@@ -85,9 +85,9 @@ func (a *answer) Read(p []byte) (int, error) {
 	switch {
 	case err == nil:
 		return n, nil
-	case err == io.EOF && (a.want < 0 || a.got == a.want):
+	case errors.Is(err, io.EOF) && (a.want < 0 || a.got == a.want):
 		return n, io.EOF
-	case err == io.EOF, errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return n, a.short()
 	}
 	return n, a.fault(err)
@@ -101,12 +101,17 @@ func (a *answer) short() error {
 	return fault.Passing(fault.Size, fmt.Errorf("%s: the server announced %s and sent %d", a.name, announced, a.got), "")
 }
 
-// Close ends the transfer and frees its connection.
-func (a *answer) Close() error {
+// drop ends the transfer and frees its connection.
+func (a *answer) drop() {
 	a.stall.Stop()
 	a.cancel(context.Canceled)
 	if a.response != nil {
-		return a.response.Body.Close()
+		a.response.Body.Close()
 	}
+}
+
+// Close ends the transfer and frees its connection.
+func (a *answer) Close() error {
+	a.drop()
 	return nil
 }

@@ -189,7 +189,7 @@ func mustReadAll(t *testing.T, stream *Stream) []byte {
 
 func wantCode(t *testing.T, err error, code fault.Code, temporary bool) {
 	t.Helper()
-	f, ok := err.(*fault.Error)
+	f, ok := err.(*fault.Error) //nolint:errorlint // bare is what sources promise
 	if !ok {
 		t.Fatalf("got %T %v, want a *fault.Error with %s", err, err, code)
 	}

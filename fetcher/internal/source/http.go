@@ -148,7 +148,7 @@ func (h *HTTP) Read(ctx context.Context, name string, max int64, since Mark) ([]
 	if err != nil {
 		return nil, "", err
 	}
-	defer answer.Close()
+	defer answer.drop()
 	resp := answer.response
 	switch {
 	case resp.StatusCode == http.StatusNotModified && since != "":
@@ -207,11 +207,11 @@ func (h *HTTP) Open(ctx context.Context, name string, from Position) (*Stream, e
 		}
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && from.Offset > 0:
 	default:
-		answer.Close()
+		answer.drop()
 		return nil, h.status(name, resp)
 	}
 	// The file is not the one we have a part of.
-	answer.Close()
+	answer.drop()
 	return h.Open(ctx, name, Position{})
 }
 

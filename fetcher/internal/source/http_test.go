@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -269,7 +270,9 @@ func TestHTTPStatus(t *testing.T) {
 			h := newHTTP(t, server.URL, HTTPOptions{})
 			_, _, err := h.Read(context.Background(), "SHA256SUMS", 10, "")
 			wantCode(t, err, c.code, c.temporary)
-			if got := err.(*fault.Error).RetryAfter; got != c.wait {
+			var e *fault.Error
+			errors.As(err, &e)
+			if got := e.RetryAfter; got != c.wait {
 				t.Errorf("wait %v, want %v", got, c.wait)
 			}
 			if !strings.Contains(err.Error(), fmt.Sprint(c.status)) || !strings.Contains(err.Error(), "SHA256SUMS") {
@@ -331,7 +334,7 @@ func TestHTTPDistrustsYoungValidators(t *testing.T) {
 	if err != nil || mark == "" {
 		t.Fatalf("old file: mark %q, %v", mark, err)
 	}
-	if _, _, err := h.Read(context.Background(), "SHA256SUMS", 10, mark); err != ErrUnchanged {
+	if _, _, err := h.Read(context.Background(), "SHA256SUMS", 10, mark); !errors.Is(err, ErrUnchanged) {
 		t.Fatalf("old file again: %v", err)
 	}
 	modified = time.Now()

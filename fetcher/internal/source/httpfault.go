@@ -22,11 +22,11 @@ import (
 func (a *answer) fault(err error) error {
 	host := a.h.base.Host
 	network := "check the network between this host and " + host
-	switch context.Cause(a.ctx) {
-	case nil:
-	case errStalled:
+	switch cause := context.Cause(a.ctx); {
+	case cause == nil:
+	case errors.Is(cause, errStalled):
 		return fault.Passing(fault.Stalled, fmt.Errorf("no progress for %v", a.h.o.StallTimeout), network)
-	case errTooLong:
+	case errors.Is(cause, errTooLong):
 		return fault.Passing(fault.TooSlow, fmt.Errorf("%s %w", a.name, errTooLong), network)
 	default:
 		return fault.Context(a.ctx)
@@ -70,7 +70,7 @@ func (a *answer) fault(err error) error {
 		case isOp, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 			return fault.Passing(fault.Broken, fmt.Errorf("the connection broke after %d bytes: %w", a.got, err), network)
 		}
-		return fault.Passing(fault.Protocol, fmt.Errorf("%.200s", err), "check that Path= is what a web server answers")
+		return fault.Passing(fault.Protocol, fmt.Errorf("%.200s", err.Error()), "check that Path= is what a web server answers")
 	})
 }
 
