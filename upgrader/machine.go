@@ -187,6 +187,7 @@ type machine struct {
 	pause    backoff
 	lookNow  bool
 	loaded   bool   // the record was read
+	resumed  bool   // what the record left unfinished was announced
 	passed   string // digest that passed its check
 	saved    string // the record as it is on disk
 
@@ -231,7 +232,11 @@ func (m *machine) run(ctx context.Context) error {
 			panic(fmt.Sprintf("upgrader: state %s has no row for event %s (%v)", m.state, event, err))
 		}
 		if event == StepFailed {
-			m.trouble(ctx, journal.StepFailed, err)
+			failure := journal.StepFailed
+			if m.state == RollingBack { // as loud as can be, and tried again
+				failure = journal.RollbackFailed
+			}
+			m.trouble(ctx, failure, err)
 			if !sleep(ctx, m.pause.next(0)) {
 				return ctx.Err()
 			}

@@ -36,10 +36,10 @@ func (m *machine) recover(ctx context.Context) (Event, error) {
 	case Swapping:
 		return m.recoverSwap(ctx)
 	case Confirming:
-		m.emit(ctx, journal.SwapRecovered, slog.String("result", "it serves, the watch begins anew"))
+		m.resume(ctx, "it serves, the watch begins anew")
 		return ReleaseServed, nil
 	case RollingBack:
-		m.emit(ctx, journal.SwapRecovered, slog.String("result", "the rollback goes on"))
+		m.resume(ctx, "the rollback goes on")
 		return RollbackInterrupted, nil
 	case Held:
 		return m.recoverHeld()
@@ -48,7 +48,17 @@ func (m *machine) recover(ctx context.Context) (Event, error) {
 	if err := m.store.ClearLink(store.Next); err != nil {
 		return StepFailed, err
 	}
+	m.resumed = true
 	return NothingPending, nil
+}
+
+// resume says how an interrupted swap goes on, once after a start: a step
+// that failed said so itself.
+func (m *machine) resume(ctx context.Context, how string) {
+	if !m.resumed {
+		m.emit(ctx, journal.SwapRecovered, slog.String("result", how))
+	}
+	m.resumed = true
 }
 
 // load reads the record, the first time.
@@ -70,6 +80,7 @@ func (m *machine) load(ctx context.Context) error {
 		}
 	}
 	m.loaded = true
+	m.resumed = m.record.State == Idle || m.record.State == ""
 	return nil
 }
 
@@ -131,18 +142,18 @@ func (m *machine) recoverSwap(ctx context.Context) (Event, error) {
 		return m.swapAgain(ctx, to)
 	}
 	m.record.Invocation, m.record.Restarts = m.base.InvocationID, m.base.NRestarts
-	m.emit(ctx, journal.SwapRecovered, slog.String("result", "it serves, the watch begins"))
+	m.resume(ctx, "it serves, the watch begins")
 	return ReleaseServed, nil
 }
 
 // swapAgain begins the swap anew, if the release is still there.
 func (m *machine) swapAgain(ctx context.Context, to store.Release) (Event, error) {
 	if _, err := m.store.Digest(to); err != nil {
-		m.emit(ctx, journal.SwapRecovered, slog.String("result", "reverted, the release is gone"))
+		m.resume(ctx, "reverted, the release is gone")
 		m.conclude(VerdictInconclusive, fmt.Sprintf("release %s is gone", to))
 		return NothingPending, nil
 	}
-	m.emit(ctx, journal.SwapRecovered, slog.String("result", "reverted, it is tried again"))
+	m.resume(ctx, "reverted, it is tried again")
 	return SwapInterrupted, nil
 }
 

@@ -12,10 +12,6 @@ import (
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
 
-// rollbackAttempts is how often a rollback is tried while systemd does not
-// answer, before a person is called.
-const rollbackAttempts = 3
-
 // rollBack is the step of RollingBack, the same swap to previous:
 //
 //  1. the digest is known bad, so that no crash from here on tries it again;
@@ -26,41 +22,43 @@ const rollbackAttempts = 3
 // Each of them may be done already, by the run that was interrupted.
 func (m *machine) rollBack(ctx context.Context) (Event, error) {
 	began := time.Now()
-	var errs []error
-	if err := m.markBad(m.record.Reason); err != nil {
-		errs = append(errs, err)
-	}
 	back, ok, err := m.goal()
-	if err != nil || !ok {
-		if err == nil {
-			err = fmt.Errorf("[NO_PREVIOUS] %s was the first release, there is none to return to; publish a repaired one", version(m.record.To))
-		}
-		return m.rollbackFailed(ctx, append(errs, err))
+	if err != nil {
+		return StepFailed, err
+	}
+	if err := m.markBad(m.record.Reason); err != nil {
+		return StepFailed, err
+	}
+	if !ok {
+		return m.rollbackFailed(ctx, fmt.Errorf("[NO_PREVIOUS] %s was the first release, there is none to return to; publish a repaired one", version(m.record.To)))
 	}
 	if err := m.store.SetLink(store.Current, back); err != nil {
-		return m.rollbackFailed(ctx, append(errs, err))
+		return StepFailed, err
 	}
 	if err := m.store.ClearLink(store.Next); err != nil {
-		errs = append(errs, err)
+		return StepFailed, err
 	}
-	for attempt := 0; ; attempt++ {
-		event, err := m.moveBack(ctx, back)
-		if ctx.Err() != nil {
-			return StepFailed, ctx.Err()
-		}
-		if err == nil {
-			return m.rolledBack(ctx, began, event, back, errs)
-		}
-		errs = append(errs, err)
-		transient := systemd.HasCode(err, systemd.CodeBusDown, systemd.CodeBusTimeout)
-		if !transient || attempt+1 >= rollbackAttempts {
-			return m.rollbackFailed(ctx, errs)
-		}
-		if !sleep(ctx, m.pause.next(0)) {
-			return StepFailed, ctx.Err()
-		}
+	event, err := m.moveBack(ctx, back)
+	var stuck *stuckError
+	switch {
+	case ctx.Err() != nil:
+		return StepFailed, ctx.Err()
+	case errors.As(err, &stuck):
+		return m.rollbackFailed(ctx, err)
+	case err != nil:
+		return StepFailed, err // nobody could be asked; try again
 	}
+	m.rolledBack(ctx, began, back)
+	return event, nil
 }
+
+// stuckError is a rollback that systemd carried out and that did not help:
+// trying it again would only disturb more.
+type stuckError struct{ what string }
+
+func (e *stuckError) Error() string { return e.what }
+
+func stuck(format string, args ...any) error { return &stuckError{fmt.Sprintf(format, args...)} }
 
 // goal is the release to return to. The record knows it too, for the case
 // that the link went before the unit came back.
@@ -75,8 +73,9 @@ func (m *machine) goal() (store.Release, bool, error) {
 	return store.Release{}, false, err
 }
 
-// moveBack moves the unit to release back. An error leaves the unit as it is;
-// the event is RolledBack or OperatorActed.
+// moveBack moves the unit to release back. The event is RolledBack or
+// OperatorActed. An error leaves the unit as it is; only a stuckError is
+// final.
 func (m *machine) moveBack(ctx context.Context, back store.Release) (Event, error) {
 	before, err := m.still(ctx)
 	if err != nil {
@@ -102,7 +101,7 @@ func (m *machine) moveBack(ctx context.Context, back store.Release) (Event, erro
 	case f.ActiveState == "inactive" && f.Result == "success":
 		return OperatorActed, nil
 	}
-	return "", fmt.Errorf("restart %s for release %s: job is %q, %s", m.target.Unit, back, result, ending(f))
+	return "", stuck("restart %s for release %s: job is %q, %s", m.target.Unit, back, result, ending(f))
 }
 
 // handBack is the handover to what current names now.
@@ -134,7 +133,7 @@ func (m *machine) handBack(ctx context.Context, before systemd.Facts, back store
 		return "", err
 	}
 	st, _ := serving(f)
-	return "", fmt.Errorf("hand %s back to release %s: job is %q and %q serves", m.target.Unit, back, result, st.Release)
+	return "", stuck("hand %s back to release %s: job is %q and %q serves", m.target.Unit, back, result, st.Release)
 }
 
 // revive starts a unit that is down.
@@ -146,28 +145,22 @@ func (m *machine) revive(ctx context.Context, before systemd.Facts, back store.R
 	if f.Running() {
 		return RolledBack, nil
 	}
-	return "", fmt.Errorf("start %s with release %s: job is %q, %s", m.target.Unit, back, result, ending(f))
+	return "", stuck("start %s with release %s: job is %q, %s", m.target.Unit, back, result, ending(f))
 }
 
-// rolledBack ends the attempt; errs did not stop it, but have to be said.
-func (m *machine) rolledBack(ctx context.Context, began time.Time, event Event, back store.Release, errs []error) (Event, error) {
+// rolledBack ends the attempt.
+func (m *machine) rolledBack(ctx context.Context, began time.Time, back store.Release) {
 	bad, why := m.record.To, m.record.Reason
-	m.record.Down = false
 	m.emit(ctx, journal.RolledBack, slog.String("from", version(bad)), slog.String("to", back.Version),
 		slog.Duration("took", time.Since(began)), slog.String("result", string(VerdictRolledBack)))
 	m.finish(ctx, VerdictRolledBack, why)
 	if err := m.store.ClearLink(store.Previous); err != nil {
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil {
 		m.trouble(ctx, journal.StepFailed, err)
 	}
-	return event, nil
 }
 
 // rollbackFailed calls a person, and leaves the unit alone.
-func (m *machine) rollbackFailed(ctx context.Context, errs []error) (Event, error) {
-	err := errors.Join(errs...)
+func (m *machine) rollbackFailed(ctx context.Context, err error) (Event, error) {
 	text := m.errText(err)
 	m.emit(ctx, journal.RollbackFailed, slog.String("error", text), slog.String("result", string(VerdictStuck)))
 	m.conclude(VerdictStuck, m.record.Reason+"; "+text)

@@ -46,6 +46,7 @@ func (m *machine) fetch(ctx context.Context) (Event, error) {
 			if err := m.store.SetLink(store.Staged, to); err != nil {
 				return m.fetchFailed(ctx, err)
 			}
+			m.tidy(ctx)
 			return ReleaseStaged, nil
 		}
 	}
@@ -141,10 +142,7 @@ func (m *machine) stage(ctx context.Context) (Event, error) {
 	}
 	m.emit(ctx, journal.ReleaseStaged, slog.Duration("took", time.Since(began)))
 	m.calm(ctx)
-	// The artifact has done its work.
-	if err := m.store.CleanIncoming(nil); err != nil {
-		m.trouble(ctx, journal.StepFailed, err)
-	}
+	m.tidy(ctx)
 	return ReleaseStaged, nil
 }
 
@@ -192,11 +190,17 @@ func (m *machine) refuse(ctx context.Context, why string) (Event, error) {
 	if err := m.store.ClearLink(store.Staged); err != nil {
 		m.trouble(ctx, journal.StepFailed, err)
 	}
+	m.tidy(ctx)
+	m.lookNow = true // an older one may still be newer than what runs
+	return ReleaseRefused, nil
+}
+
+// tidy removes artifacts that have done their work. What cannot be removed now
+// is removed at the next start.
+func (m *machine) tidy(ctx context.Context) {
 	if err := m.store.CleanIncoming(nil); err != nil {
 		m.trouble(ctx, journal.StepFailed, err)
 	}
-	m.lookNow = true // an older one may still be newer than what runs
-	return ReleaseRefused, nil
 }
 
 func (m *machine) markBad(why string) error {

@@ -34,7 +34,10 @@ type world struct {
 	log    *slog.Logger
 	stop   func() // ends the daemon that runs
 	daemon *Daemon
-	wrap   func(*store.Store) disk // what the next daemon's machine writes to
+	cancel func()
+	// What the next daemon gets instead of the real store and the unit.
+	wrap    func(*store.Store) disk
+	systemd Systemd
 }
 
 // in runs a test in a world whose clock is its own: seconds pass as soon as
@@ -58,9 +61,21 @@ func (p polled) Wait(ctx context.Context) error {
 	return nil
 }
 
+// scratch is a temporary directory in memory where there is such a place:
+// that fsync(2) keeps its word is for the store's own tests.
+func scratch(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "upgrader")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, dir: t.TempDir(), state: t.TempDir(), out: &lockedBuffer{}}
+	w := &world{t: t, dir: scratch(t), state: scratch(t), out: &lockedBuffer{}}
 	w.target = &Target{
 		Name: "app", Unit: "app.service", Swap: SwapAuto, Program: "bin/app", InstancesMax: 3,
 		Source: fetcher.Options{
@@ -134,7 +149,11 @@ func (w *world) manifest() {
 // start runs a daemon; kill ends it as abruptly as its record allows.
 func (w *world) start() {
 	w.t.Helper()
-	d, err := New(Options{StateDir: w.state, Targets: []*Target{w.target}, Systemd: w.unit, Log: w.log})
+	var sd Systemd = w.unit
+	if w.systemd != nil {
+		sd = w.systemd
+	}
+	d, err := New(Options{StateDir: w.state, Targets: []*Target{w.target}, Systemd: sd, Log: w.log})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -146,6 +165,7 @@ func (w *world) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
+	w.cancel = cancel
 	w.stop = func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
@@ -195,6 +215,20 @@ func (w *world) settles(name string, v Verdict) TargetStatus {
 	return w.eventually(fmt.Sprintf("%s with verdict %s", name, v), func(st TargetStatus) bool {
 		return st.State == Idle && st.Current == name && st.Last != nil && st.Last.Verdict == v
 	})
+}
+
+// beside runs f next to the daemon, until the returned function is called.
+func (w *world) beside(f func(context.Context, *world)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		f(ctx, w)
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
 }
 
 // running gives the world a release that serves already.

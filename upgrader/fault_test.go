@@ -1,0 +1,286 @@
+package upgrader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/upgraderd/upgraderd/upgrader/store"
+	"github.com/upgraderd/upgraderd/upgrader/systemd"
+)
+
+// fault is what happens at one call to disk or systemd.
+type fault string
+
+const (
+	diskFull    fault = "the call fails with ENOSPC"
+	killBefore  fault = "the daemon is killed before the call"
+	killAfter   fault = "the daemon is killed after the call"
+	failForever fault = "the call and all after it fail, until a person acts"
+)
+
+// breaker counts the calls of one daemon, and lets one of them go wrong.
+type breaker struct {
+	kind fault
+	at   int // 1 is the first; 0 never
+
+	mu    sync.Mutex
+	n     int
+	dead  bool
+	where string
+	kill  func() // ends the daemon's context; it must not be waited for here
+}
+
+var errKilled = errors.New("killed")
+
+// call runs one call. A dead daemon does nothing any more.
+func (b *breaker) call(name string, do func() error) error {
+	b.mu.Lock()
+	if b.dead {
+		b.mu.Unlock()
+		return errKilled
+	}
+	b.n++
+	hit := b.n == b.at
+	if hit {
+		b.where = name
+		b.dead = b.kind == killBefore || b.kind == killAfter
+	}
+	broken := b.kind == failForever && b.at > 0 && b.n >= b.at
+	b.mu.Unlock()
+	switch {
+	case hit && b.kind == killBefore:
+		b.kill()
+		return errKilled
+	case hit && b.kind == killAfter:
+		err := do()
+		b.kill()
+		return errors.Join(errKilled, err)
+	case hit && b.kind == diskFull, broken:
+		return fmt.Errorf("%s: %w", name, syscall.ENOSPC)
+	}
+	return do()
+}
+
+// faultyDisk is a real store behind a breaker. Reading does not count: a
+// kill there is a kill before the next write.
+type faultyDisk struct {
+	disk
+	*breaker
+}
+
+func (d faultyDisk) SetLink(which store.LinkName, r store.Release) error {
+	return d.call("set "+string(which), func() error { return d.disk.SetLink(which, r) })
+}
+
+func (d faultyDisk) ClearLink(which store.LinkName) error {
+	return d.call("clear "+string(which), func() error { return d.disk.ClearLink(which) })
+}
+
+func (d faultyDisk) SaveRecord(v any) error {
+	return d.call("save record", func() error { return d.disk.SaveRecord(v) })
+}
+
+func (d faultyDisk) MarkBad(g store.Digest, bad store.Bad) error {
+	return d.call("mark bad", func() error { return d.disk.MarkBad(g, bad) })
+}
+
+func (d faultyDisk) Preflight(bytes int64) error {
+	return d.call("preflight", func() error { return d.disk.Preflight(bytes) })
+}
+
+func (d faultyDisk) IncomingTree(g store.Digest) (tree string, err error) {
+	err = d.call("incoming", func() error { tree, err = d.disk.IncomingTree(g); return err })
+	return tree, err
+}
+
+func (d faultyDisk) Install(ctx context.Context, tree string, r store.Release, g store.Digest) error {
+	return d.call("install", func() error { return d.disk.Install(ctx, tree, r, g) })
+}
+
+func (d faultyDisk) Remove(r store.Release) error {
+	return d.call("remove", func() error { return d.disk.Remove(r) })
+}
+
+func (d faultyDisk) Verify(ctx context.Context, r store.Release) error {
+	return d.call("verify", func() error { return d.disk.Verify(ctx, r) })
+}
+
+// faultySystemd is the unit behind the same breaker. What the daemon asked
+// for happens even if it does not live to hear of it.
+type faultySystemd struct {
+	*fakeUnit
+	*breaker
+}
+
+func (s faultySystemd) job(name string, do func() (systemd.Result, error)) (r systemd.Result, err error) {
+	err = s.call(name, func() error { r, err = do(); return err })
+	if errors.Is(err, syscall.ENOSPC) { // a job that went wrong on the way
+		err = &systemd.Error{Code: systemd.CodeBusDown, Verb: name, Unit: "app.service", Err: err}
+	}
+	return r, err
+}
+
+func (s faultySystemd) Reload(ctx context.Context, unit string) (systemd.Result, error) {
+	return s.job("reload", func() (systemd.Result, error) { return s.fakeUnit.Reload(ctx, unit) })
+}
+
+func (s faultySystemd) Restart(ctx context.Context, unit string) (systemd.Result, error) {
+	return s.job("restart", func() (systemd.Result, error) { return s.fakeUnit.Restart(ctx, unit) })
+}
+
+func (s faultySystemd) Start(ctx context.Context, unit string) (systemd.Result, error) {
+	return s.job("start", func() (systemd.Result, error) { return s.fakeUnit.Start(ctx, unit) })
+}
+
+// startBroken runs a daemon behind a breaker.
+func (w *world) startBroken(b *breaker) {
+	w.t.Helper()
+	w.wrap = func(s *store.Store) disk { return faultyDisk{s, b} }
+	w.systemd = faultySystemd{w.unit, b}
+	cancelled := make(chan struct{})
+	b.kill = sync.OnceFunc(func() { close(cancelled) })
+	w.start()
+	stop, cancel := w.stop, w.cancel
+	go func() {
+		<-cancelled
+		cancel()
+	}()
+	w.stop = func() {
+		b.kill()
+		stop()
+	}
+	w.wrap, w.systemd = nil, nil
+}
+
+// scenario is a way to upgrade, and where it has to end whatever happens on
+// the way.
+type scenario struct {
+	name   string
+	set    func(*world)
+	during func(context.Context, *world) // while the daemon works, beside it
+	// end reports that the world converged; old and name are the releases.
+	end func(w *world, st TargetStatus, old, name string) bool
+}
+
+func scenarios() []scenario {
+	isGood := func(w *world, st TargetStatus, _, name string) bool {
+		return st.State == Idle && st.Current == name && w.unit.serving() == name
+	}
+	isBad := func(w *world, st TargetStatus, old, _ string) bool {
+		return st.State == Idle && st.Current == old && w.unit.serving() == old && len(st.KnownBad) == 1
+	}
+	crashing := func(ctx context.Context, w *world) {
+		// Whenever 1.1 serves, it crashes soon after.
+		for sleep(ctx, 2*time.Second) {
+			if r, err := store.ParseRelease(w.unit.serving()); err == nil && r.Version == "1.1" {
+				w.unit.crash(true)
+			}
+		}
+	}
+	plain := func(w *world) { w.unit.plain() }
+	refuses := func(w *world) { w.unit.behave["1.1"] = neverReady }
+	both := func(fs ...func(*world)) func(*world) {
+		return func(w *world) {
+			for _, f := range fs {
+				f(w)
+			}
+		}
+	}
+	return []scenario{
+		{"handover", func(*world) {}, nil, isGood},
+		{"handover refused", refuses, nil, isBad},
+		{"handover, crash in the window", func(*world) {}, crashing, isBad},
+		{"restart", plain, nil, isGood},
+		{"restart fails", both(plain, refuses), nil, isBad},
+		{"restart, crash in the window", plain, crashing, isBad},
+	}
+}
+
+// TestFaultAtEveryCall runs each scenario once for each call it makes and each
+// fault at that call; then the fault is gone, a new daemon may have to start,
+// and the world must be whole and arrive where it would have without.
+func TestFaultAtEveryCall(t *testing.T) {
+	for _, sc := range scenarios() {
+		for _, kind := range []fault{diskFull, killBefore, killAfter, failForever} {
+			t.Run(sc.name+"/"+string(kind), func(t *testing.T) {
+				t.Parallel()
+				const most = 200 // no scenario makes that many calls
+				for at := 1; at < most; at++ {
+					hit := false
+					t.Run(fmt.Sprint(at), func(t *testing.T) { hit = faultAt(t, sc, kind, at) })
+					if !hit {
+						if at < 15 {
+							t.Errorf("only %d calls were broken", at-1)
+						}
+						return
+					}
+					if t.Failed() {
+						return
+					}
+				}
+				t.Errorf("more than %d calls", most)
+			})
+		}
+	}
+}
+
+// faultAt reports whether the scenario made the at-th call at all.
+func faultAt(t *testing.T, sc scenario, kind fault, at int) (hit bool) {
+	in(t, func(t *testing.T, w *world) {
+		sc.set(w)
+		old := w.running("1.0")
+		b := &breaker{kind: kind, at: at}
+		if sc.during != nil {
+			stop := w.beside(sc.during)
+			defer stop()
+		}
+		w.startBroken(b)
+		name := w.publish("1.1", "")
+		for deadline := time.Now().Add(10 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Second) {
+			b.mu.Lock()
+			hit = b.n >= at
+			b.mu.Unlock()
+			if hit && kind != diskFull || sc.end(w, w.status(), old, name) {
+				break
+			}
+		}
+		if hit && kind == failForever {
+			time.Sleep(time.Minute) // let it fail some more
+		}
+		w.kill()
+		w.holds(old, name)
+		w.start()
+		w.eventually(fmt.Sprintf("converged after %q at call %d (%s)", kind, at, b.where), func(st TargetStatus) bool {
+			return sc.end(w, st, old, name)
+		})
+		w.oracle()
+	})
+	return hit
+}
+
+// holds is the part of the oracle that is true even while broken.
+func (w *world) holds(old, name string) {
+	w.t.Helper()
+	s, err := store.View(w.unit.root)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	current, ok, err := s.Link(store.Current)
+	if err != nil || !ok {
+		w.t.Fatalf("current does not resolve: %v, %v", ok, err)
+	}
+	if err := s.Verify(context.Background(), current); err != nil {
+		w.t.Errorf("current is damaged: %v", err)
+	}
+	if current.Name != old && current.Name != name {
+		w.t.Errorf("current is %s, want %s or %s", current, old, name)
+	}
+	if serving := w.unit.serving(); serving != "" && serving != old && serving != name {
+		w.t.Errorf("%q serves, want %s or %s", serving, old, name)
+	}
+}
