@@ -102,7 +102,7 @@ func (s *Supervisor) adoptWorker(r remembered, stored *os.File) {
 	}
 	w := &worker{
 		generation: r.Generation, pid: r.PID, pidfd: pidfdFile(fd), role: r.Role,
-		release: release{program: r.Program}, started: time.Now(), status: r.Status, adopted: true,
+		release: release{program: r.Program}, started: time.Now(), status: r.Status,
 		listening: s.sockets.listening(),
 	}
 	if r.Release != "" {

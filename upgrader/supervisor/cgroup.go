@@ -15,6 +15,16 @@ import (
 // answer.
 func killGroup(pgid int) { _ = unix.Kill(-pgid, syscall.SIGKILL) }
 
+// killMembers does the same where the number may have passed to strangers:
+// only processes of this unit are meant.
+func killMembers(pgid int) {
+	for _, pid := range unitProcesses() {
+		if g, err := unix.Getpgid(pid); err == nil && g == pgid {
+			_ = unix.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
 // unitProcesses lists the processes of this unit's control group other than
 // this one. Empty where the unit has no group of its own: outside systemd
 // the group is shared with strangers.

@@ -235,7 +235,7 @@ func (s *Supervisor) setDeadline(w *worker, d time.Duration, late func(*worker))
 	w.deadline = time.Now().Add(d)
 	phase := w.role
 	w.timer = s.after(d, func() {
-		if w.role == phase && w.failed == nil && time.Until(w.deadline) <= 0 {
+		if !w.over && w.role == phase && w.failed == nil && time.Until(w.deadline) <= 0 {
 			late(w)
 		}
 	})
@@ -243,6 +243,7 @@ func (s *Supervisor) setDeadline(w *worker, d time.Duration, late func(*worker))
 
 // gone buries a worker.
 func (s *Supervisor) gone(w *worker, e Exit) {
+	w.over = true
 	w.stop()
 	w.timer.Stop()
 	if w.alive != nil {
@@ -349,6 +350,9 @@ func pidfdName(generation int) string { return fmt.Sprintf("%sworker.%d", intern
 // notified obeys one datagram of a worker.
 func (s *Supervisor) notified(w *worker, n notification) {
 	defer n.close()
+	if w.over {
+		return
+	}
 	speaks := w == s.serving || w == s.starting
 	if n.status != nil && speaks {
 		w.status = *n.status

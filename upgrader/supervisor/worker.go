@@ -47,7 +47,7 @@ type worker struct {
 	stored []string
 	// listening are the sockets that ReadyAccepting looks for.
 	listening []socketID
-	adopted   bool // not our child: another supervisor started it
+	over      bool // gone: what is still in the inbox about it is too late
 	notify    *notifySocket
 	// stop ends the goroutines that watch this worker.
 	stop context.CancelFunc
@@ -146,10 +146,12 @@ func (w *worker) signal(sig syscall.Signal) error {
 	return err
 }
 
-// kill ends the worker's process group at once.
+// kill ends the worker's process group at once. Only a worker that can still
+// be signalled, if only as a zombie, holds the group's number.
 func (w *worker) kill() {
-	_ = w.signal(syscall.SIGKILL)
-	killGroup(w.pid)
+	if w.signal(syscall.SIGKILL) == nil {
+		killGroup(w.pid)
+	}
 }
 
 // Exit is how a worker ended. The zero Exit is one that nobody can tell.
@@ -183,7 +185,11 @@ func wait(pidfd *os.File, pid int) (Exit, bool) {
 		if n, err := unix.Poll(fds, 0); err != nil || n == 0 {
 			return false
 		}
-		killGroup(pid) // before reaping: a zombie leader keeps the group's number ours
+		if unix.PidfdSendSignal(int(fd), 0, nil, 0) == nil {
+			killGroup(pid) // before reaping: a zombie leader keeps the group's number ours
+		} else {
+			killMembers(pid) // adopted, and reaped by another
+		}
 		e = reap(int(fd))
 		return true
 	})
