@@ -97,6 +97,21 @@ func TestUpgrades(t *testing.T) {
 			}
 			w.settles(repaired, VerdictGood)
 		},
+		"two known bad ones are each said once": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			for _, version := range []string{"1.1", "1.2"} {
+				w.unit.behave[version] = neverReady
+				w.publish(version, "")
+			}
+			w.start()
+			w.eventually("both refused", func(st TargetStatus) bool { return st.State == Idle && len(st.KnownBad) == 2 })
+			time.Sleep(10 * time.Minute)
+			w.saysOnce("skipping 1.1, known bad")
+			w.saysOnce("skipping 1.2, known bad")
+			if w.unit.serving() != old {
+				t.Errorf("got %s serving, want %s", w.unit.serving(), old)
+			}
+		},
 		"an older one is taken where the newest is bad": func(t *testing.T, w *world) {
 			w.running("1.0")
 			w.unit.behave["1.2"] = neverReady
@@ -167,6 +182,28 @@ func TestUpgrades(t *testing.T) {
 			if w.unit.serving() != old {
 				t.Errorf("serving %q", w.unit.serving())
 			}
+		},
+		"a clean exit in the window": func(t *testing.T, w *world) {
+			w.unit.plain()
+			old := w.running("1.0")
+			w.start()
+			w.publish("1.1", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			w.unit.exit()
+			w.settles(old, VerdictRolledBack)
+			if w.unit.serving() != old {
+				t.Errorf("serving %q", w.unit.serving())
+			}
+		},
+		"an idle exit in the window": func(t *testing.T, w *world) {
+			w.unit.plain()
+			w.unit.facts.TriggeredBy = []string{"app.socket"}
+			w.running("1.0")
+			w.start()
+			name := w.publish("1.1", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			w.unit.exit()
+			w.settles(name, VerdictInconclusive)
 		},
 		"a failed unit is restarted": func(t *testing.T, w *world) {
 			w.running("1.0")

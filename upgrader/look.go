@@ -208,12 +208,19 @@ func (m *machine) knownBad(c fetcher.Candidate) (store.Bad, bool, error) {
 	return store.Bad{}, false, nil
 }
 
+// saidMax bounds what is remembered of a source that offers other bytes every
+// day; repeating oneself once a thousand lines is no spam.
+const saidMax = 1000
+
 // once emits an event that stays true poll after poll, the first time only.
 func (m *machine) once(ctx context.Context, key string, e journal.Event, attrs ...slog.Attr) {
-	if m.said == key {
+	if m.said[key] {
 		return
 	}
-	m.said = key
+	if m.said == nil || len(m.said) >= saidMax {
+		m.said = make(map[string]bool)
+	}
+	m.said[key] = true
 	m.emit(ctx, e, attrs...)
 }
 

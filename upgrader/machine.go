@@ -194,9 +194,9 @@ type machine struct {
 	offered atomic.Pointer[offer]
 	woken   chan struct{} // holds one token
 	publish func(TargetStatus)
-	serving string // release that a supervisor named last
-	found   string // candidate announced last, so that a retry is not news
-	said    string // what was said once, see once
+	serving string          // release that a supervisor named last
+	found   string          // candidate announced last, so that a retry is not news
+	said    map[string]bool // what was said once, see once
 
 	candidate fetcher.Candidate // from Idle to Fetching
 	retryAt   time.Time         // bounds the next wait; zero: only the source decides
