@@ -18,7 +18,7 @@
 //	  known-bad/<digest>              0644  an artifact that is not to be tried again, and why
 //	  lock                            0600  flock(2); the PID in it is for people
 //	  .incoming-0123456789ab/         0700  an artifact being fetched, and tree/ being unpacked
-//	  .reserve-0 … 2                  0644  room for the record when there is no other
+//	  .reserve-0 … 3, .reserve-link   0644  room for the record and a link when there is no other
 //
 // Names with a dot in front are not part of the state. Some live for a moment
 // only: .tmp-* (a file or link about to be renamed), releases/.new-* and .old-*
@@ -46,12 +46,12 @@
 //
 // # A full disk
 //
-// Three small files are held in reserve. When a record, a known-bad entry or a
-// link finds no room, it takes the place of one of them, so that a failure can
-// be written down and undone on a disk without a free block or inode. Preflight
-// fills the reserve, and refuses to begin what could not be recorded. On file
-// systems that copy on write (btrfs) the reserve is given back to the disk
-// instead, and somebody else may be quicker to use it.
+// A few files, 1.1 MiB in all, are held in reserve. When a record or a known-bad
+// entry finds no room, it takes the place of one of them, so that a failure can
+// be written down on a disk without a free block or inode. For a link, and on
+// file systems that copy on write (btrfs), one is given back to the disk instead,
+// and somebody else may be quicker to use it. Preflight fills the reserve, and
+// refuses to begin what could not be recorded.
 //
 // # Concurrency and trust
 //

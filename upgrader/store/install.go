@@ -131,8 +131,8 @@ func (s *Store) intact(ctx context.Context, r Release, d Digest) (bool, error) {
 	return err == nil, err
 }
 
-// Releases lists the releases on disk, oldest name first. The order says
-// nothing about versions.
+// Releases lists the releases on disk by name, which says nothing about which
+// version is newer.
 func (s *Store) Releases() ([]Release, error) {
 	entries, err := s.fs.ReadDir(s.path(releasesDir))
 	if err != nil {

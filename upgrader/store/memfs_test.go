@@ -69,7 +69,6 @@ func cloneNodes(nodes map[int]*memNode) map[int]*memNode {
 	c := make(map[int]*memNode, len(nodes))
 	for id, n := range nodes {
 		k := *n
-		k.data = slices.Clone(n.data)
 		if n.entries != nil {
 			k.entries = make(map[string]int, len(n.entries))
 			for name, to := range n.entries {
@@ -524,10 +523,11 @@ func memWrite(id, at int, p []byte) func(map[int]*memNode) {
 		if n == nil {
 			return
 		}
-		if grow := at + len(p) - len(n.data); grow > 0 {
-			n.data = append(n.data, make([]byte, grow)...)
-		}
-		copy(n.data[at:], p)
+		// A new slice: copies of the tree share the old one.
+		data := make([]byte, max(len(n.data), at+len(p)))
+		copy(data, n.data)
+		copy(data[at:], p)
+		n.data = data
 	}
 }
 

@@ -2,52 +2,59 @@ package store
 
 import (
 	"bytes"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
+	"math/rand/v2"
 	"path/filepath"
 
 	"github.com/upgraderd/upgraderd/upgrader/store/reason"
 )
 
 // The reserve: a few files whose blocks and inodes are ours already, so that
-// "it failed" can be written down when the disk is full. One of them is
+// "it failed" can be written down when the disk is full. A small one is
 // overwritten in place and renamed to what was to be written, which on ext4
 // and xfs needs neither a block nor an inode. Where even overwriting needs
-// room (btrfs, zfs), it is removed instead and what that frees is used.
+// room (btrfs, zfs), and for a symlink, one is removed instead and what that
+// frees is used.
 //
 // A reserve file never becomes one again after it has been renamed, so what
 // is overwritten in place can never be what the disk still knows under
 // another name, whatever part of the last rename a power cut undid.
 const (
 	reservePre   = ".reserve-"
-	reserveFiles = 3        // a record, a known-bad entry, a link
-	reserveSize  = 32 << 10 // bytes; nothing we write this way may be longer
+	reserveSize  = 32 << 10 // bytes of a small one; nothing we write this way may be longer
+	reserveFiles = 4        // small ones: rolling back takes two records and a known-bad entry
+	// The large one is for a symlink: before it makes one, xfs wants enough
+	// blocks for the worst case. With 32 KiB given back it still refused.
+	reserveLarge = 1 << 20
 )
 
-func (s *Store) reserveName(i int) string { return s.path(fmt.Sprint(reservePre, i)) }
+// reserve tells the name and the size of the i-th file; the last is the large
+// one.
+func (s *Store) reserve(i int) (name string, size int64) {
+	if i == reserveFiles {
+		return s.path(reservePre + "link"), reserveLarge
+	}
+	return s.path(fmt.Sprint(reservePre, i)), reserveSize
+}
 
 // fillReserve makes the reserve files that are missing.
 func (s *Store) fillReserve() error {
-	for i := range reserveFiles {
-		name := s.reserveName(i)
-		info, err := s.fs.Lstat(name)
-		if err == nil && info.Mode().IsRegular() && info.Size() == reserveSize {
+	for i := range reserveFiles + 1 {
+		if s.haveReserve(i) {
 			continue
 		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+		name, size := s.reserve(i)
 		if err := s.removeAll(name); err != nil {
 			return err
 		}
-		// Random bytes: zeros would take no room where they are compressed.
-		data := make([]byte, reserveSize)
-		if _, err := rand.Read(data); err != nil {
+		// Noise: zeros would take no room where they are compressed.
+		data := make([]byte, size)
+		_, _ = rand.NewChaCha8([32]byte{}).Read(data)
+		tmp := s.temp(name)
+		if err := s.removeAll(tmp); err != nil {
 			return err
 		}
-		tmp := s.temp(name)
 		if err := s.writeNew(tmp, data); err != nil {
 			return errors.Join(err, s.removeAll(tmp))
 		}
@@ -58,23 +65,34 @@ func (s *Store) fillReserve() error {
 	return nil
 }
 
-// takeReserve names a reserve file, or reports that none is left.
+func (s *Store) haveReserve(i int) bool {
+	name, size := s.reserve(i)
+	info, err := s.fs.Lstat(name)
+	return err == nil && info.Mode().IsRegular() && info.Size() == size
+}
+
+// takeReserve names a small reserve file, or reports that none is left.
 func (s *Store) takeReserve() (string, bool) {
 	for i := range reserveFiles {
-		name := s.reserveName(i)
-		if info, err := s.fs.Lstat(name); err == nil && info.Mode().IsRegular() && info.Size() == reserveSize {
+		if s.haveReserve(i) {
+			name, _ := s.reserve(i)
 			return name, true
 		}
 	}
 	return "", false
 }
 
-// dropReserve gives one reserve file's room back to the disk, and reports
-// whether there was one. The fsync is what ends the wait for the journal:
-// until its commit, freed blocks are not free.
+// dropReserve gives the largest reserve file's room back to the disk, and
+// reports whether there was one. The fsync is what ends the wait for the
+// journal: until its commit, freed blocks are not free.
 func (s *Store) dropReserve() bool {
-	name, ok := s.takeReserve()
-	return ok && s.fs.Remove(name) == nil && s.syncDir(s.dir) == nil
+	for i := reserveFiles; i >= 0; i-- {
+		if s.haveReserve(i) {
+			name, _ := s.reserve(i)
+			return s.fs.Remove(name) == nil && s.syncDir(s.dir) == nil
+		}
+	}
+	return false
 }
 
 // temp is where the next content of name is prepared: in the target's

@@ -148,7 +148,7 @@ func TestInstall(t *testing.T) {
 	if err := s.CleanIncoming(nil); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := names(t, s.dir), []string{".reserve-0", ".reserve-1", ".reserve-2", "known-bad", "releases"}; !slices.Equal(got, want) {
+	if got, want := names(t, s.dir), []string{".reserve-0", ".reserve-1", ".reserve-2", ".reserve-3", ".reserve-link", "known-bad", "releases"}; !slices.Equal(got, want) {
 		t.Errorf("got %q in the directory, want %q", got, want)
 	}
 	// A new digest under an old name, by 12 digits only.

@@ -25,6 +25,8 @@ type scenario struct {
 	// undoes: after a failed fsync it undoes what it did. Where the undoing
 	// fails, too, a later attempt finds nothing to do.
 	undoes bool
+
+	prepared *memFS // see prepare
 }
 
 func memRelease(version string) (Release, Digest) {
@@ -70,14 +72,14 @@ func withReleases(t *testing.T, s *Store) {
 	}
 }
 
-func scenarios() []scenario {
+func scenarios() []*scenario {
 	one, _ := memRelease("1")
 	two, _ := memRelease("2")
 	nothing := func(*testing.T, *Store) {}
-	return []scenario{
-		{"first install", nothing, beginInstall("1"), opInstall("1"), true},
-		{"another install", withReleases, beginInstall("3"), opInstall("3"), true},
-		{"install what is there", withReleases, beginInstall("2"), opInstall("2"), true},
+	return []*scenario{
+		{"first install", nothing, beginInstall("1"), opInstall("1"), true, nil},
+		{"another install", withReleases, beginInstall("3"), opInstall("3"), true, nil},
+		{"install what is there", withReleases, beginInstall("2"), opInstall("2"), true, nil},
 		{"mend a release", func(t *testing.T, s *Store) {
 			withReleases(t, s)
 			if err := s.fs.Chmod(s.Dir(one)+"/bin/app", 0o644); err != nil {
@@ -90,22 +92,22 @@ func scenarios() []scenario {
 			if _, err := f.Write([]byte("rot")); err != nil {
 				t.Fatal(err)
 			}
-		}, beginInstall("1"), opInstall("1"), true},
-		{"first link", withReleases, nothing, func(s *Store) error { return s.SetLink(Next, two) }, false},
-		{"change a link", withReleases, nothing, func(s *Store) error { return s.SetLink(Current, two) }, false},
-		{"set a link as it is", withReleases, nothing, func(s *Store) error { return s.SetLink(Current, one) }, false},
-		{"clear a link", withReleases, nothing, func(s *Store) error { return s.ClearLink(Current) }, true},
-		{"first record", nothing, nothing, func(s *Store) error { return s.SaveRecord(testRecord{Step: "staged"}) }, false},
-		{"next record", withReleases, nothing, func(s *Store) error { return s.SaveRecord(testRecord{Step: "staged"}) }, false},
-		{"mark bad", withReleases, nothing, func(s *Store) error { return s.MarkBad(digestOf("2"), Bad{Reason: "new"}) }, false},
-		{"mark bad again", withReleases, nothing, func(s *Store) error { return s.MarkBad(digestOf("3"), Bad{Reason: "new"}) }, false},
-		{"forgive", withReleases, nothing, func(s *Store) error { return s.Forgive(digestOf("3")) }, true},
-		{"remove", withReleases, nothing, func(s *Store) error { return s.Remove(two) }, true},
+		}, beginInstall("1"), opInstall("1"), true, nil},
+		{"first link", withReleases, nothing, func(s *Store) error { return s.SetLink(Next, two) }, false, nil},
+		{"change a link", withReleases, nothing, func(s *Store) error { return s.SetLink(Current, two) }, false, nil},
+		{"set a link as it is", withReleases, nothing, func(s *Store) error { return s.SetLink(Current, one) }, false, nil},
+		{"clear a link", withReleases, nothing, func(s *Store) error { return s.ClearLink(Current) }, true, nil},
+		{"first record", nothing, nothing, func(s *Store) error { return s.SaveRecord(testRecord{Step: "staged"}) }, false, nil},
+		{"next record", withReleases, nothing, func(s *Store) error { return s.SaveRecord(testRecord{Step: "staged"}) }, false, nil},
+		{"mark bad", withReleases, nothing, func(s *Store) error { return s.MarkBad(digestOf("2"), Bad{Reason: "new"}) }, false, nil},
+		{"mark bad again", withReleases, nothing, func(s *Store) error { return s.MarkBad(digestOf("3"), Bad{Reason: "new"}) }, false, nil},
+		{"forgive", withReleases, nothing, func(s *Store) error { return s.Forgive(digestOf("3")) }, true, nil},
+		{"remove", withReleases, nothing, func(s *Store) error { return s.Remove(two) }, true, nil},
 		{"preflight", withReleases, func(t *testing.T, s *Store) {
-			if err := s.removeAll(s.reserveName(1)); err != nil {
+			if err := s.removeAll(s.path(reservePre + "1")); err != nil {
 				t.Fatal(err)
 			}
-		}, func(s *Store) error { return s.Preflight(1) }, false},
+		}, func(s *Store) error { return s.Preflight(1) }, false, nil},
 		{"clean", func(t *testing.T, s *Store) {
 			withReleases(t, s)
 			beginInstall("9")(t, s)
@@ -117,26 +119,30 @@ func scenarios() []scenario {
 			if err := s.fs.Mkdir(s.path("releases/.old-x"), 0o755); err != nil {
 				t.Fatal(err)
 			}
-		}, nothing, func(s *Store) error { return s.CleanIncoming(nil) }, false},
+		}, nothing, func(s *Store) error { return s.CleanIncoming(nil) }, false, nil},
 	}
 }
 
 // prepare is a store in memory in the scenario's first state, all of it on
 // the disk.
-func (sc scenario) prepare(t *testing.T) (*memFS, *Store) {
+func (sc *scenario) prepare(t *testing.T) (*memFS, *Store) {
 	t.Helper()
-	m := newMemFS()
-	if err := m.Mkdir("/lib", 0o755); err != nil {
-		t.Fatal(err)
+	if sc.prepared == nil {
+		m := newMemFS()
+		if err := m.Mkdir("/lib", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		s, err := openOn(m, memDir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sc.setup(t, s)
+		sc.begin(t, s)
+		sc.prepared = m
 	}
-	s, err := openOn(m, memDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sc.setup(t, s)
-	sc.begin(t, s)
+	m := sc.prepared.reboot()
 	m.settle()
-	return m, s
+	return m, &Store{dir: memDir, fs: m}
 }
 
 // describe is the whole state as anybody can read it. It fails the test on a
@@ -204,7 +210,7 @@ func tidy(t *testing.T, s *Store, what string) {
 
 // recover is what the daemon does at its start, and then the operation once
 // more: the state has to be the old or the new one before, the new one after.
-func (sc scenario) recover(t *testing.T, m *memFS, what, before, after string) {
+func (sc *scenario) recover(t *testing.T, m *memFS, what, before, after string) {
 	t.Helper()
 	s, err := openOn(m, memDir)
 	if err != nil {
@@ -236,7 +242,7 @@ func (sc scenario) recover(t *testing.T, m *memFS, what, before, after string) {
 
 // run does the operation undisturbed, and tells the states before and after
 // and how many changes it makes.
-func (sc scenario) run(t *testing.T) (before, after string, calls int) {
+func (sc *scenario) run(t *testing.T) (before, after string, calls int) {
 	t.Helper()
 	m, s := sc.prepare(t)
 	before = describe(t, s, "before")
@@ -448,7 +454,7 @@ func TestOpenSweep(t *testing.T) {
 		if got := describe(t, s, "kept"); !strings.Contains(got, "record=true:kept") {
 			t.Fatalf("killed at call %d: got %q, want the record that was saved after", n, got)
 		}
-		for i, keep := range m.cuts(rand.New(rand.NewPCG(uint64(n), 7)), 40) {
+		for i, keep := range m.cuts(rand.New(rand.NewPCG(uint64(n), 7)), 10) {
 			s, err := openOn(m.cut(keep), memDir)
 			if err != nil {
 				t.Fatalf("call %d, cut %d: %v", n, i, err)
@@ -474,7 +480,7 @@ func TestFullDisk(t *testing.T) {
 	two, d2 := memRelease("2")
 	for _, inPlace := range []bool{true, false} {
 		t.Run(fmt.Sprintf("overwriting works: %v", inPlace), func(t *testing.T) {
-			m, s := scenario{setup: withReleases, begin: func(*testing.T, *Store) {}}.prepare(t)
+			m, s := (&scenario{setup: withReleases, begin: func(*testing.T, *Store) {}}).prepare(t)
 			if err := s.SetLink(Current, two); err != nil {
 				t.Fatal(err)
 			}
