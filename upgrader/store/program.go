@@ -26,8 +26,8 @@ func (s *Store) Program(r Release, rel string) (string, error) {
 	if err != nil {
 		return "", reason.FS(op, err)
 	}
-	defer root.Close()
 	info, err := root.Lstat(rel)
+	err = errors.Join(err, root.Close())
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", &Error{Op: op, Code: CodeProgram, Err: fs.ErrNotExist, Hint: "set Program= to a path inside the release"}

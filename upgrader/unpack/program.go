@@ -261,7 +261,7 @@ func errnoOf(err error) error {
 
 // shortRead is cut where the file ended, and the disk's error otherwise.
 func shortRead(err, cut error) error {
-	if err == io.EOF || err == io.ErrUnexpectedEOF || errors.Is(err, unix.EINVAL) {
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.EINVAL) {
 		return cut
 	}
 	return err

@@ -84,7 +84,7 @@ func Unpack(ctx context.Context, artifact *os.File, name string, into string, o 
 	if err != nil {
 		return reason.FS(op, err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // nothing is written through it
 	if err := mustBeEmpty(root); err != nil {
 		return reason.FS(op, err)
 	}
@@ -310,9 +310,9 @@ func limit(format string, args ...any) error {
 // withOp names what was being done, once.
 func withOp(op string, err error) error {
 	var e *Error
-	if errors.As(err, &e) && e.Op == "" && err == error(e) {
+	if errors.As(err, &e) && e.Op == "" {
 		e.Op = op
-		return e
+		return err
 	}
 	return reason.FS(op, err)
 }

@@ -66,7 +66,7 @@ func (x *xzReader) Read(p []byte) (int, error) {
 		if x.block.check != nil {
 			x.block.check.Write(p[:n])
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = x.endBlock()
 		}
 		x.err = noEOF(err)
@@ -281,7 +281,7 @@ func (x *xzReader) uvarint(copyTo io.Writer) (uint64, error) {
 		if err != nil {
 			return 0, err
 		}
-		copyTo.Write([]byte{b})
+		_, _ = copyTo.Write([]byte{b}) // hashes take everything
 		if b == 0 && shift > 0 {
 			break
 		}
@@ -342,7 +342,7 @@ func (c *byteCounter) discard(n int) {
 
 // noEOF is for places where the file must not end.
 func noEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -10,6 +10,7 @@ package reason
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 )
 
@@ -41,7 +42,8 @@ type Error struct {
 
 // Error prints one line: "op: [CODE] what; hint".
 func (e *Error) Error() string {
-	text := fmt.Sprintf("[%s] %v", e.Code, e.Err)
+	// Joined errors stand on a line each.
+	text := strings.ReplaceAll(fmt.Sprintf("[%s] %v", e.Code, e.Err), "\n", "; ")
 	if e.Op != "" {
 		text = e.Op + ": " + text
 	}
