@@ -74,9 +74,13 @@ func (m *machine) confirm(ctx context.Context) (Event, error) {
 			}
 			switch op, why := m.judgeFacts(f); op {
 			case turnedBad:
+				m.record.Down = f.ActiveState == "inactive"
 				return m.turnedBad(ctx, began, why)
 			case nobodysFault:
 				return m.unjudged(ctx, why)
+			}
+			if m.base.Watch != f.Watch {
+				m.base = f // from here on we see who acts
 			}
 			if !time.Now().Before(end) && health.good() {
 				m.emit(ctx, journal.ReleaseConfirmed, slog.Duration("took", time.Since(began)), slog.String("result", string(VerdictGood)))
@@ -112,6 +116,10 @@ func (m *machine) judgeFacts(f systemd.Facts) (opinion, string) {
 		return turnedBad, fmt.Sprintf("systemd had to start it again: NRestarts went from %d to %d", r.Restarts, f.NRestarts)
 	case f.ActiveState == "inactive" && f.Result != "success":
 		return turnedBad, "it ended: " + ending(f)
+	case f.ActiveState == "inactive" && f.Undisturbed(m.base, 0) && len(f.TriggeredBy) == 0:
+		// With a socket it may have been idle; without, nothing would start
+		// it again.
+		return turnedBad, "it ended by itself: " + ending(f)
 	case f.ActiveState == "inactive" || f.ActiveState == "deactivating":
 		return nobodysFault, "the unit was stopped"
 	case f.InvocationID != r.Invocation:

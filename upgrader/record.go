@@ -30,8 +30,8 @@ type record struct {
 	Restarts   uint32 `json:"restarts,omitempty"`
 	// Attempts counts the swaps to Digest that were begun.
 	Attempts int `json:"attempts,omitempty"`
-	// Down tells that the restart to To ended with the unit not running, so
-	// that a rollback has to start it.
+	// Down tells that To ended by itself and left the unit inactive, so that
+	// a rollback has to start it: nobody stopped it.
 	Down bool `json:"down,omitempty"`
 	// Reason is why To is being rolled back.
 	Reason string `json:"reason,omitempty"`

@@ -49,7 +49,21 @@ func (m *machine) prune(ctx context.Context) error {
 		}
 		keep[st.Release] = true
 	}
-	slices.SortStableFunc(all, func(a, b store.Release) int { return versionOf(b).Compare(versionOf(a)) })
+	bad := map[string]bool{}
+	for _, r := range all {
+		if bad[r.Name], err = m.isBad(r); err != nil {
+			return err
+		}
+	}
+	slices.SortStableFunc(all, func(a, b store.Release) int {
+		if bad[a.Name] != bad[b.Name] { // what nobody will run again goes first
+			if bad[a.Name] {
+				return 1
+			}
+			return -1
+		}
+		return versionOf(b).Compare(versionOf(a))
+	})
 	// What must stay takes its place first; the newest of the others fill up.
 	room := most - len(keep)
 	for _, r := range all {
@@ -65,4 +79,13 @@ func (m *machine) prune(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (m *machine) isBad(r store.Release) (bool, error) {
+	digest, err := m.store.Digest(r)
+	if err != nil {
+		return true, nil // a release that nobody can vouch for
+	}
+	_, bad, err := m.store.Bad(digest)
+	return bad, err
 }

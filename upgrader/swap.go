@@ -357,7 +357,7 @@ func (m *machine) restart(ctx context.Context, before systemd.Facts, to store.Re
 	case crashed(f), result == systemd.ResultFailed, result == systemd.ResultTimeout:
 		m.record.Down = true
 		return m.turnedBad(ctx, began, "it does not start: "+ending(f))
-	case result == systemd.ResultDone && f.InvocationID != before.InvocationID && f.Type != "oneshot":
+	case f.ActiveState == "inactive" && f.Undisturbed(before, 1):
 		m.record.Down = true
 		return m.turnedBad(ctx, began, "it ended at once: "+ending(f))
 	}

@@ -86,7 +86,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.unit = &fakeUnit{root: filepath.Join(w.state, "app"), behave: map[string]behaviour{}}
 	w.unit.facts = systemd.Facts{
-		ID: "app.service", LoadState: "loaded", ActiveState: "inactive", SubState: "dead", Result: "success", Type: "notify",
+		ID: "app.service", LoadState: "loaded", ActiveState: "inactive", SubState: "dead", Result: "success", Type: "notify", Watch: 1,
 		ExecStart:    [][]string{{"/usr/bin/upgraderd", "supervise", "--root=" + w.unit.root, "--", "bin/app"}},
 		ExecReload:   [][]string{{"/usr/bin/upgraderd", "handover"}},
 		TimeoutStart: time.Second, TimeoutStop: time.Second,
@@ -405,10 +405,19 @@ func (u *fakeUnit) startByHand() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.facts.NRestarts = 0
+	u.facts.JobsEnded++
 	u.begin(u.link("current"))
 }
 
 func (u *fakeUnit) stopByHand() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.end("inactive", "dead", "success")
+	u.facts.JobsEnded++
+}
+
+// exit ends the main process with status 0; Restart=on-failure leaves it.
+func (u *fakeUnit) exit() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.end("inactive", "dead", "success")
@@ -448,6 +457,9 @@ func (u *fakeUnit) do(ctx context.Context, verb string, act func() systemd.Resul
 	}
 	u.mu.Lock()
 	r := act()
+	if !strings.HasPrefix(verb, "start ") {
+		u.facts.JobsEnded++
+	}
 	u.mu.Unlock()
 	if during != nil {
 		during(verb)

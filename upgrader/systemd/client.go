@@ -61,6 +61,7 @@ type Client struct {
 	// One dial serves all, and waiting for it ends with the waiter's context.
 	turn   chan struct{}
 	link   *link
+	links  uint64 // made so far
 	closed bool
 }
 
@@ -118,6 +119,8 @@ func (c *Client) connect(ctx context.Context) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.links++
+	l.number = c.links
 	c.link = l
 	return l, nil
 }
@@ -171,6 +174,7 @@ func (c *Client) facts(ctx context.Context, unit string) (Facts, error) {
 	if err != nil {
 		return Facts{}, err
 	}
+	l.follow(unit)
 	o := l.conn.Object(busName, unitPath(unit))
 	// Both questions are asked before the first answer is awaited.
 	const getAll = "org.freedesktop.DBus.Properties.GetAll"
@@ -188,7 +192,10 @@ func (c *Client) facts(ctx context.Context, unit string) (Facts, error) {
 		}
 		svcProps = nil // a socket, a target: no service
 	}
-	return parseFacts(unitProps, svcProps), nil
+	f := parseFacts(unitProps, svcProps)
+	f.Watch = l.number
+	f.JobsEnded = l.ended(f.ID)
+	return f, nil
 }
 
 // ResetFailed forgets that unit failed, and its start-limit counter.
@@ -223,12 +230,14 @@ type link struct {
 	mu      sync.Mutex
 	owner   string // systemd's unique name; only its signals count
 	waiters map[*waiter]struct{}
+	jobs    map[string]uint64 // ended, by unit; only units that were asked about
+	number  uint64            // of the connection, never 0
 }
 
 var _ dbus.SignalHandler = (*link)(nil)
 
 func dial(ctx context.Context, address string) (_ *link, err error) {
-	l := &link{waiters: map[*waiter]struct{}{}}
+	l := &link{waiters: map[*waiter]struct{}{}, jobs: map[string]uint64{}}
 	conn, err := dbus.Dial(address, dbus.WithSignalHandler(l))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the bus at %s: %w", address, err)
@@ -279,6 +288,24 @@ func orEOF(err error) error {
 		return io.EOF
 	}
 	return err
+}
+
+// follow begins to count the jobs of unit.
+func (l *link) follow(unit string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.jobs[unit]; !ok {
+		l.jobs[unit] = 0
+	}
+}
+
+// ended is the count. A name that nobody asked by before, such as the primary
+// one of an alias, is counted from now on.
+func (l *link) ended(unit string) uint64 {
+	l.follow(unit)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.jobs[unit]
 }
 
 // subscribe asks systemd to send job signals, and notes who it is.
@@ -336,6 +363,11 @@ func (l *link) DeliverSignal(_, _ string, s *dbus.Signal) {
 		defer l.mu.Unlock()
 		if s.Sender != l.owner {
 			return
+		}
+		if unit, ok := s.Body[2].(string); ok {
+			if _, followed := l.jobs[unit]; followed {
+				l.jobs[unit]++
+			}
 		}
 		for w := range l.waiters {
 			w.removed(path, Result(result))

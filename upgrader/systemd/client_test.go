@@ -27,9 +27,43 @@ func TestFacts(t *testing.T) {
 		TriggeredBy: []string{"app.socket"}, Type: "notify", MainPID: 812, NRestarts: 2, StatusText: "Serving x",
 		ExecStart:    [][]string{{"/bin/a", "supervise"}},
 		TimeoutStart: 90 * time.Second, TimeoutStop: -1,
+		Watch: 1,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestUndisturbed(t *testing.T) {
+	b := startBus(t)
+	p := startPID1(t, b)
+	c := newClient(t, b)
+	facts := func() Facts {
+		t.Helper()
+		f, err := c.Facts(withTimeout(t), "app.service")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	before := facts()
+	if _, err := c.Reload(withTimeout(t), "app.service"); err != nil {
+		t.Fatal(err)
+	}
+	own := facts()
+	if !own.Undisturbed(before, 1) || own.Undisturbed(before, 0) {
+		t.Errorf("after a job of ours: %+v since %+v", own, before)
+	}
+	p.end(77) // somebody else's
+	other := facts()
+	if other.Undisturbed(own, 0) || !facts().Undisturbed(other, 0) {
+		t.Errorf("after a job of another: %+v since %+v", other, own)
+	}
+	b.stop()
+	b.start()
+	startPID1(t, b)
+	if f := facts(); f.Undisturbed(other, 0) || (Facts{}).Undisturbed(Facts{}, 0) {
+		t.Errorf("over a broken connection: %+v since %+v", f, other)
 	}
 }
 

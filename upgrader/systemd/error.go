@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -37,7 +38,8 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	s := fmt.Sprintf("[%s] %s %s: %v", e.Code, e.Verb, e.Unit, e.Err)
+	// systemd writes whole sentences.
+	s := strings.TrimSuffix(fmt.Sprintf("[%s] %s %s: %v", e.Code, e.Verb, e.Unit, e.Err), ".")
 	if e.Hint != "" {
 		s += "; " + e.Hint
 	}

@@ -30,6 +30,10 @@ type Facts struct {
 	NeedDaemonReload bool
 	// Job is the job that is queued or runs for the unit, 0 if none.
 	Job uint32
+	// JobsEnded counts the jobs on the unit that ended since this client
+	// first read its facts, over the connection numbered Watch. See
+	// [Facts.Undisturbed].
+	JobsEnded, Watch uint64
 	// TriggeredBy are the sockets, timers and paths that start it.
 	TriggeredBy []string
 
@@ -66,6 +70,16 @@ func (f Facts) Running() bool {
 		return true
 	}
 	return false
+}
+
+// Undisturbed reports that nobody's job on the unit ended between since and f,
+// but for own jobs of ours: what happened to the unit, it did itself. Without
+// an unbroken connection nobody can say so, and the answer is no.
+//
+// (Timestamps would tell too, but systemd forgets them: a unit that nothing
+// refers to is unloaded as soon as it is inactive.)
+func (f Facts) Undisturbed(since Facts, own uint64) bool {
+	return f.Watch != 0 && f.Watch == since.Watch && f.JobsEnded == since.JobsEnded+own
 }
 
 // Exit describes how the main process ended, "" if it never did.
