@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/upgraderd/upgraderd/test/load"
 )
 
 // sayOutcome ends a step on the screen.
@@ -20,9 +18,8 @@ func (s *show) sayOutcome(o outcome) {
 	s.screen.result(o.ok(), text)
 }
 
-// conclude shows what upgraderd says and what was seen, and gives errWrong
-// unless everything is as it must be.
-func (s *show) conclude(ctx context.Context, outcomes []outcome, r load.Report, took time.Duration, before, after string) error {
+// sayStatus shows what an operator sees.
+func (s *show) sayStatus(ctx context.Context) error {
 	s.screen.heading("What upgraderd says of it")
 	status, err := s.machine.Run(ctx, "upgraderd", "status")
 	if err != nil {
@@ -30,10 +27,24 @@ func (s *show) conclude(ctx context.Context, outcomes []outcome, r load.Report, 
 	}
 	s.screen.command("upgraderd status")
 	s.screen.output(status)
+	return nil
+}
 
-	s.screen.heading("What was seen")
+// facts are what the table is made of.
+type facts struct {
+	outcomes      []outcome
+	sent, failed  int
+	errors        []string // of the requests that failed, in words
+	took          time.Duration
+	before, after string // the service's main PID
+}
+
+// verdicts shows the facts, and gives errWrong unless all of them are as they
+// must be.
+func (s *screen) verdicts(f facts) error {
+	s.heading("What was seen")
 	wrong := 0
-	note := func(ok bool) cell {
+	verdict := func(ok bool) cell {
 		if ok {
 			return cell{"ok", green}
 		}
@@ -41,34 +52,38 @@ func (s *show) conclude(ctx context.Context, outcomes []outcome, r load.Report, 
 		return cell{"WRONG", red}
 	}
 	var rows [][]cell
-	for _, o := range outcomes {
-		known := cell{"-", plain}
-		if o.gotBad {
-			known.text = "yes"
-		}
+	for _, o := range f.outcomes {
 		rows = append(rows, []cell{
-			{o.version, plain}, {o.name, plain}, {o.verdict, plain}, {o.got, plain}, known, judged(o.gotServe, o.serves),
-			note(o.ok()),
+			{o.version, plain}, {o.name, plain}, {o.verdict, plain}, {o.got, plain},
+			judged(yes(o.gotBad), yes(o.bad)), judged(o.gotServe, o.serves), verdict(o.ok()),
 		})
 	}
-	s.screen.table([]string{"RELEASE", "", "EXPECTED", "GOT", "KNOWN BAD", "SERVES", ""}, rows)
-	s.screen.print("")
+	s.table([]string{"RELEASE", "", "EXPECTED", "GOT", "KNOWN BAD", "SERVES", ""}, rows)
 
-	last := outcomes[len(outcomes)-1]
-	s.screen.table([]string{"", "", ""}, [][]cell{
-		{{"requests sent", plain}, {fmt.Sprintf("%d in %s", r.Sent, seconds(took)), plain}, note(r.Sent > 0)},
-		{{"failed", plain}, judged(r.Failures(), 0), note(r.Failures() == 0)},
-		{{"main PID before", plain}, {before, plain}, note(before != "" && before != "0")},
-		{{"main PID after", plain}, judged(after, before), note(after == before)},
-		{{"version that serves", plain}, judged(last.gotServe, last.serves), note(last.gotServe == last.serves)},
+	s.print("")
+	last := f.outcomes[len(f.outcomes)-1]
+	s.table([]string{"", "", ""}, [][]cell{
+		{{"requests sent", plain}, {fmt.Sprintf("%d in %s", f.sent, seconds(f.took)), plain}, verdict(f.sent > 0)},
+		{{"failed", plain}, judged(f.failed, 0), verdict(f.failed == 0)},
+		{{"main PID before", plain}, {f.before, plain}, verdict(f.before != "" && f.before != "0")},
+		{{"main PID after", plain}, judged(f.after, f.before), verdict(f.after == f.before)},
+		{{"version that serves", plain}, judged(last.gotServe, last.serves), verdict(last.gotServe == last.serves)},
 	})
-	for _, e := range r.Errors {
-		s.screen.output(e)
+	for _, e := range f.errors {
+		s.output(e)
 	}
-	s.screen.print("")
+	s.print("")
 	if wrong > 0 {
-		s.screen.print("  "+s.screen.paint(red, fmt.Sprintf("WRONG: %d rows are not as they must be", wrong)), "")
+		s.print("  "+s.paint(red, fmt.Sprintf("WRONG in %d rows", wrong)), "")
 		return errWrong
 	}
 	return nil
+}
+
+// yes is how the table says it; what is not so shall not catch the eye.
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "-"
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ type entry struct {
 	Message      text `json:"MESSAGE"`
 	ID           text `json:"MESSAGE_ID"`
 	Priority     text `json:"PRIORITY"`
+	Transport    text `json:"_TRANSPORT"`
 	Unit         text `json:"_SYSTEMD_UNIT"`
 	About        text `json:"UNIT"` // where systemd itself speaks of a unit
 	From         text `json:"UPGRADERD_FROM"`
@@ -118,13 +120,24 @@ func (f *follower) read(out io.Reader, show func(entry)) error {
 			}
 			return err
 		}
-		show(e)
+		if !f.repeats(e) {
+			show(e)
+		}
 		f.mu.Lock()
 		f.entries = append(f.entries, e)
 		close(f.changed)
 		f.changed = make(chan struct{})
 		f.mu.Unlock()
 	}
+}
+
+// repeats tells what "upgraderd handover" prints, as ExecReload=, after the
+// supervisor has said it.
+func (f *follower) repeats(e entry) bool {
+	said := strings.TrimPrefix(string(e.Message), "upgraderd: handover: ")
+	return e.Transport == "stdout" && slices.ContainsFunc(f.entries, func(earlier entry) bool {
+		return earlier.Unit == e.Unit && strings.Contains(string(earlier.Message), said)
+	})
 }
 
 // wait waits until the command has ended.

@@ -113,7 +113,14 @@ func (s *screen) result(ok bool, text string) {
 	if !ok {
 		how = red
 	}
-	s.print("", "  "+s.paint(how, "= "+text))
+	lines := []string{""}
+	for i, line := range wrap("= "+text, s.width-4) {
+		if i > 0 {
+			line = "  " + line
+		}
+		lines = append(lines, "  "+s.paint(how, line))
+	}
+	s.print(lines...)
 }
 
 // wrap breaks text at blanks into lines of at most width characters. A word
@@ -143,7 +150,7 @@ type cell struct {
 
 // output shows what a command printed.
 func (s *screen) output(text string) {
-	const before = "      "
+	const before = "  "
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n ")
 		if utf8.RuneCountInString(line) <= s.width-len(before) {

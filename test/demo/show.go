@@ -124,7 +124,14 @@ func run(ctx context.Context, screen *screen, suite string) (err error) {
 	if err != nil {
 		return err
 	}
-	return s.conclude(ctx, outcomes, report, time.Since(began), before, after)
+	took := time.Since(began)
+	if err := s.sayStatus(ctx); err != nil {
+		return err
+	}
+	return screen.verdicts(facts{
+		outcomes: outcomes, sent: report.Sent, failed: report.Failures(), errors: report.Errors,
+		took: took, before: before, after: after,
+	})
 }
 
 // prepare compiles everything while the machine boots.
@@ -262,18 +269,24 @@ func (s *show) startLoad(ctx context.Context) error {
 	s.load, err = load.Start(s.machine.NetCommand(ctx, self), load.Options{
 		Address: address, Rate: newPerSecond, Kept: kept, Pause: keptPause, Timeout: patience,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	s.screen.print("")
+	s.screen.note("clients ask %s from now on: %d new ones a second, and %d that stay", address, newPerSecond, kept)
+	return nil
 }
 
-// followJournal shows what daemon and service say from now on. What systemd
-// itself says about them is left out, unless it is a complaint.
+// followJournal shows what daemon and service say, without the target's name,
+// which is always the same. What systemd itself says about them is left out,
+// unless it is a complaint.
 func (s *show) followJournal(ctx context.Context) (err error) {
 	cmd := s.machine.Command(ctx, "journalctl", "--follow", "--no-tail", "--output=json", "--unit=upgraderd.service", "--unit="+unit)
 	s.journal, err = follow(cmd, func(e entry) {
 		if e.fromSystemd() && e.Priority > "4" {
 			return
 		}
-		s.screen.said(e.when(), e.unit(), string(e.Message), e.style())
+		s.screen.said(e.when(), e.unit(), strings.TrimPrefix(string(e.Message), "hello: "), e.style())
 	})
 	return err
 }
