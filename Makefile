@@ -3,8 +3,8 @@
 #   make demo     a live service is upgraded on a throwaway systemd, under load
 #   make test     linters, unit tests, integration tests on systemd 252, 257, 262
 #
-# Also: make build, lint, unit, integration, trees. What is missing is
-# installed first. Base trees and tools are kept in $(UPGRADERD_CACHE).
+# Also: make build, lint, unit, integration, bench, soak, trees. What is missing
+# is installed first. Base trees and tools are kept in $(UPGRADERD_CACHE).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,6 +17,9 @@ export UPGRADERD_SUITES ?= bookworm trixie forky
 # What the lab and the linters need from the distribution: mmdebstrap makes the
 # base trees, systemd-container boots them, a C compiler serves -race alone.
 PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates
+
+# How long make soak goes on.
+export UPGRADERD_SOAK ?= 10m
 
 # Linters are installed by version, once for each version of Go: they cannot
 # read code for a newer Go than the one that built them.
@@ -35,10 +38,10 @@ test: lint unit integration
 
 .PHONY: lint
 lint: packages $(STATICCHECK) $(GOLANGCI_LINT)
-	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	@unformatted=$$(gofmt -l .); \
 	if [ -n "$$unformatted" ]; then echo "gofmt -w these:" $$unformatted; exit 1; fi
-	go vet -tags integration ./...
-	$(STATICCHECK) -tags integration ./...
+	go vet -tags integration,soak ./...
+	$(STATICCHECK) -tags integration,soak ./...
 	$(GOLANGCI_LINT) run ./...
 	shellcheck .ci/run test/lab/tree test/lab/keeper.sh
 
@@ -49,7 +52,21 @@ unit: packages
 # One package after the other: they measure what clients see.
 .PHONY: integration
 integration: packages trees
-	go test -tags integration -count=1 -p 1 -timeout 12m ./test/integration/...
+	CGO_ENABLED=0 go test -tags integration -count=1 -p 1 -timeout 12m ./test/integration/...
+
+# The whole of a host's life at random, with load: for the time given above.
+.PHONY: soak
+soak: packages trees
+	CGO_ENABLED=0 go test -tags integration,soak -count=1 -timeout 24h -v ./test/integration/soak/
+
+.PHONY: demo
+demo: packages
+	CGO_ENABLED=0 go run ./test/demo
+
+# The figures, each beside its limit; some ten minutes.
+.PHONY: bench
+bench: packages
+	CGO_ENABLED=0 go run ./test/bench
 
 .PHONY: trees
 trees: packages

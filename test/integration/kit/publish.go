@@ -85,6 +85,12 @@ func (s *Source) Publish(name, file string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.PublishBytes(name, data)
+}
+
+// PublishBytes is [Source.Publish] of what is in memory.
+func (s *Source) PublishBytes(name string, data []byte) {
+	s.t.Helper()
 	s.Add(name, data)
 	s.put(name, data)
 	manifest := s.Manifest()
