@@ -763,3 +763,27 @@ func TestProbesDecide(t *testing.T) {
 		w.oracle()
 	})
 }
+
+// A daemon that ends leaves nothing open; that no goroutine is left, the
+// bubble itself demands.
+func TestNothingIsLeftOpen(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.running("1.0")
+		count := func() int {
+			entries, err := os.ReadDir("/proc/self/fd")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(entries)
+		}
+		before := count()
+		for i := range 5 {
+			w.start()
+			w.settles(w.publish(fmt.Sprintf("1.%d", i+1), ""), VerdictGood)
+			w.kill()
+		}
+		if after := count(); after > before {
+			t.Errorf("%d files open, %d before", after, before)
+		}
+	})
+}

@@ -70,7 +70,7 @@ func TestUndisturbed(t *testing.T) {
 func TestFactsOfWhatIsNoService(t *testing.T) {
 	b := startBus(t)
 	p := startPID1(t, b)
-	p.props[svcFace] = nil
+	p.script(func(p *pid1) { p.props[svcFace] = nil })
 	got, err := newClient(t, b).Facts(withTimeout(t), "app.socket")
 	if err != nil || got.ActiveState != "active" || got.MainPID != 0 {
 		t.Errorf("got %+v, %v", got, err)
@@ -111,7 +111,7 @@ func TestJobs(t *testing.T) {
 			t.Parallel()
 			b := startBus(t)
 			p := startPID1(t, b)
-			tt.script(p)
+			p.script(tt.script)
 			got, err := newClient(t, b).Reload(withTimeout(t), "app.service")
 			if got != tt.want || (err == nil) != (tt.code == "") || tt.code != "" && !HasCode(err, tt.code) {
 				t.Errorf("got %q, %v; want %q, code %q", got, err, tt.want, tt.code)
@@ -156,7 +156,7 @@ func TestForgedJobRemovedIsIgnored(t *testing.T) {
 	if _, err := c.Facts(withTimeout(t), "app.service"); err != nil {
 		t.Fatal(err)
 	}
-	p.answer = func(_ string, id uint32) (func(), *dbus.Error) {
+	forged := func(_ string, id uint32) (func(), *dbus.Error) {
 		// A broadcast, and one sent straight to the client: the match rule
 		// stops the first, the check of the sender the second.
 		if err := forger.Emit(busPath, manager+".JobRemoved", id, jobPath(id), "app.service", "done"); err != nil {
@@ -172,7 +172,7 @@ func TestForgedJobRemovedIsIgnored(t *testing.T) {
 		forger.Send(msg, nil)
 		return func() { time.Sleep(100 * time.Millisecond); p.end(id) }, nil
 	}
-	p.result = "failed"
+	p.script(func(p *pid1) { p.answer, p.result = forged, "failed" })
 	if got, err := c.Reload(withTimeout(t), "app.service"); got != ResultFailed || err != nil {
 		t.Errorf("got %q, %v; want %q", got, err, ResultFailed)
 	}
@@ -182,7 +182,9 @@ func TestForgedJobRemovedIsIgnored(t *testing.T) {
 func TestBusDiesInAJob(t *testing.T) {
 	b := startBus(t)
 	p := startPID1(t, b)
-	p.answer = func(string, uint32) (func(), *dbus.Error) { return nil, nil } // never ends
+	p.script(func(p *pid1) {
+		p.answer = func(string, uint32) (func(), *dbus.Error) { return nil, nil } // never ends
+	})
 	c := newClient(t, b)
 	type outcome struct {
 		r   Result
@@ -209,7 +211,9 @@ func TestBusDiesInAJob(t *testing.T) {
 func TestWaitEndsWithItsContext(t *testing.T) {
 	b := startBus(t)
 	p := startPID1(t, b)
-	p.answer = func(string, uint32) (func(), *dbus.Error) { return nil, nil }
+	p.script(func(p *pid1) {
+		p.answer = func(string, uint32) (func(), *dbus.Error) { return nil, nil }
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := newClient(t, b).Reload(ctx, "app.service")

@@ -230,8 +230,11 @@ func (p *pid1) drop(id uint32) {
 }
 
 func (p *pid1) end(id uint32) {
-	p.drop(id)
-	if err := p.conn.Emit(busPath, manager+".JobRemoved", id, jobPath(id), "app.service", p.result); err != nil {
+	p.mu.Lock()
+	delete(p.jobs, id)
+	result := p.result
+	p.mu.Unlock()
+	if err := p.conn.Emit(busPath, manager+".JobRemoved", id, jobPath(id), "app.service", result); err != nil {
 		p.t.Errorf("emit: %v", err)
 	}
 }
@@ -241,6 +244,13 @@ func newClient(t *testing.T, b *bus) *Client {
 	c := New(Options{Address: b.address})
 	t.Cleanup(func() { c.Close() })
 	return c
+}
+
+// script changes how systemd behaves from now on.
+func (p *pid1) script(f func(*pid1)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(p)
 }
 
 func withTimeout(t *testing.T) context.Context {
