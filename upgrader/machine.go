@@ -304,7 +304,7 @@ func (m *machine) trouble(ctx context.Context, e journal.Event, err error) {
 	if m.hush.isNews(e, m.state, text) {
 		m.emit(ctx, e, slog.String("error", text))
 	} else {
-		m.log.DebugContext(ctx, "still: "+text)
+		m.log.DebugContext(ctx, "the failure goes on", "error", text)
 	}
 	m.record.Trouble = text
 	m.report()
@@ -325,7 +325,7 @@ func (m *machine) errText(err error) string {
 	if err == nil {
 		return ""
 	}
-	if e, ok := err.(*fetcher.Error); ok { // not one that is wrapped: only its front goes
+	if e, ok := err.(*fetcher.Error); ok { //nolint:errorlint // of a wrapped one the front has to stay
 		short := *e
 		short.Target = ""
 		err = &short

@@ -375,7 +375,7 @@ func (m *machine) restartUnit(ctx context.Context, before systemd.Facts) (system
 	// A restart of ours must not be the one that hits the start limit; the
 	// verb may be denied or pointless, and the restart tells.
 	if err := m.systemd.ResetFailed(ctx, m.target.Unit); err != nil {
-		m.log.DebugContext(ctx, "reset-failed: "+m.errText(err))
+		m.log.DebugContext(ctx, "reset-failed was refused", "error", m.errText(err))
 	}
 	job, cancel := context.WithTimeout(ctx, limit(before, true))
 	defer cancel()
