@@ -14,6 +14,9 @@ export UPGRADERD_CACHE ?= /var/cache/upgraderd-lab
 # Which systemds to test on; one of them is enough while writing code.
 export UPGRADERD_SUITES ?= bookworm trixie forky
 
+# Which of them the demo shows.
+UPGRADERD_DEMO_SUITE ?= trixie
+
 # What the lab and the linters need from the distribution: mmdebstrap makes the
 # base trees, systemd-container boots them, a C compiler serves -race alone.
 PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates
@@ -59,9 +62,10 @@ integration: packages trees
 soak: packages trees
 	CGO_ENABLED=0 go test -tags integration,soak -count=1 -timeout 24h -v ./test/integration/soak/
 
+# The one base tree it needs is built at its first boot.
 .PHONY: demo
 demo: packages
-	CGO_ENABLED=0 go run ./test/demo
+	@CGO_ENABLED=0 go run ./test/demo -suite $(UPGRADERD_DEMO_SUITE)
 
 # The figures, each beside its limit; some ten minutes.
 .PHONY: bench
