@@ -42,7 +42,12 @@ func main() {
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	if flag.NArg() > 0 || !slices.Contains(lab.Suites, *suite) {
+	if !slices.Contains(lab.Suites, *suite) {
+		fmt.Fprintf(os.Stderr, "demo: no release %q\n\n", *suite)
+		flag.Usage()
+		os.Exit(2)
+	}
+	if flag.NArg() > 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
