@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -53,23 +54,31 @@ func (s *Store) IncomingTree(d Digest) (tree string, err error) {
 // The tree belongs to Install from the call on. After an error it is not to be
 // used again: call IncomingTree, unpack once more, and install that.
 func (s *Store) Install(ctx context.Context, tree string, r Release, d Digest) error {
-	op := "install release " + r.Name
-	if want, err := NewRelease(r.Version, d); err != nil || want != r {
-		return fmt.Errorf("%s: got a name that does not belong to version %q and digest %s: %w", op, clip(r.Version), d, errors.Join(err, fs.ErrInvalid))
+	return reason.FS("install release "+r.Name, s.install(ctx, tree, r, d, nil))
+}
+
+// install is Install; where want is given, the tree has to be what that
+// manifest says.
+func (s *Store) install(ctx context.Context, tree string, r Release, d Digest, want []byte) error {
+	if named, err := NewRelease(r.Version, d); err != nil || named != r {
+		return fmt.Errorf("got a name that does not belong to version %q and digest %s: %w", clip(r.Version), d, errors.Join(err, fs.ErrInvalid))
 	}
 	there, err := s.intact(ctx, r, d)
 	if err != nil || there {
-		return reason.FS(op, err)
+		return err
 	}
 	manifest, err := s.seal(ctx, tree, d)
 	if err != nil {
-		return reason.FS(op, err)
+		return err
+	}
+	if want != nil && !bytes.Equal(manifest, want) {
+		return s.corruptRelease(r, firstDifference(manifest, want))
 	}
 	// Not with the reserve's help: that is for saying that this went wrong.
 	if err := s.replaceFresh(s.manifestName(r), manifest); err != nil {
-		return reason.FS(op, err)
+		return err
 	}
-	return reason.FS(op, s.publish(tree, r))
+	return s.publish(tree, r)
 }
 
 // publish is steps 3 and 4 of Install.
