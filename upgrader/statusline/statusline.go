@@ -33,6 +33,11 @@ type Status struct {
 	Note string
 }
 
+// Refused opens the note of a supervisor that did not take up a handover for a
+// reason of its own, such as old workers that still drain. It says nothing about
+// the release.
+const Refused = "handover refused: "
+
 // Format gives the sentence, for example
 //
 //	Serving 1.4.2-0123456789ab (pid 812, generation 3); starting 1.5.0-ba9876543210; 2 draining: 14 sessions

@@ -80,10 +80,10 @@ func (s *Supervisor) adopt(left estate) {
 		return
 	}
 	s.remember(nil)
+	s.status("")
 	if s.serving != nil {
 		s.tell("READY=1")
 	}
-	s.status("")
 	s.rest()
 }
 

@@ -11,15 +11,28 @@ import (
 	"time"
 
 	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/statusline"
 )
+
+// refusedShown is how long a refusal stands in the status; the daemon reads it
+// at once. A release that failed stands there until the next is tried.
+const refusedShown = time.Minute
 
 // handover begins the change from the worker that serves to a new one.
 // reply gets the outcome, once; it must have room for it.
 func (s *Supervisor) handover(reply chan<- Reply) {
 	refuse := func(format string, args ...any) {
-		err := fmt.Sprintf(format, args...)
-		s.emit(journal.HandoverRefused, slog.String("reason", err))
-		reply <- Reply{Error: err}
+		why := fmt.Sprintf(format, args...)
+		s.emit(journal.HandoverRefused, slog.String("reason", why))
+		s.failure = statusline.Refused + why
+		s.status("") // before the answer: who waits for the job reads it next
+		s.after(refusedShown, func() {
+			if strings.HasPrefix(s.failure, statusline.Refused) {
+				s.failure = ""
+				s.status("")
+			}
+		})
+		reply <- Reply{Error: why}
 	}
 	if s.stopping {
 		refuse("the unit is stopping")
@@ -51,13 +64,25 @@ func (s *Supervisor) handover(reply chan<- Reply) {
 			len(s.draining), time.Until(s.draining[0].deadline).Round(time.Second))
 		return
 	}
-	if err := s.start(rel); err != nil {
-		s.failure = fmt.Sprintf("%s never started: %v", rel.name(), err)
-		s.status("")
-		refuse("%s", s.failure)
+	switch err := s.start(rel); {
+	case errors.Is(err, errProgram):
+		s.fault(fmt.Sprintf("%s never started: %v", rel.name(), err), reply)
+		return
+	case err != nil:
+		refuse("%v", err)
 		return
 	}
 	s.waiting = append(s.waiting, reply)
+}
+
+// fault tells that a release is no good: in the status, where the daemon reads
+// the reason, and then to those who wait.
+func (s *Supervisor) fault(why string, waiting ...chan<- Reply) {
+	s.failure = why
+	s.status("")
+	for _, reply := range waiting {
+		reply <- Reply{Error: why}
+	}
 }
 
 // onTrial tells if next names the release. Without next, asking again for
@@ -171,6 +196,7 @@ func (s *Supervisor) ready(w *worker) {
 	s.starting, s.serving, s.lost = nil, w, nil
 	s.pat(w)
 	s.remember(nil) // before the old one is told: a restart of ours must not choose it
+	s.status("")    // with READY=1 it has to be true already
 	if first {
 		s.tell("READY=1")
 	}
@@ -178,7 +204,6 @@ func (s *Supervisor) ready(w *worker) {
 	if old != nil {
 		s.drain(old)
 	}
-	s.status("")
 	s.answer(Reply{Release: w.release.name()})
 	s.rest()
 }
@@ -281,9 +306,8 @@ func (s *Supervisor) failedToStart(w *worker, e Exit) {
 		why = fmt.Errorf("%s, %s after its start and before it was ready", e, time.Since(w.started).Round(time.Millisecond))
 	}
 	s.emit(journal.WorkerFailed, append(s.about(w), slog.String("reason", why.Error()), slog.String("exit", e.String()))...)
-	s.failure = fmt.Sprintf("%s never served: worker %d %v", w.release.name(), w.pid, why)
-	s.status("") // before the answer: who waits for the job reads it next
-	s.answer(Reply{Error: s.failure})
+	s.fault(fmt.Sprintf("%s never served: worker %d %v", w.release.name(), w.pid, why), s.waiting...)
+	s.waiting = nil
 	switch {
 	case s.stopping:
 	case s.lost != nil:

@@ -53,12 +53,15 @@ type worker struct {
 	stop context.CancelFunc
 }
 
+// errProgram is a release whose program cannot be executed.
+var errProgram = errors.New("program")
+
 // spawn starts a worker behind its gate. The caller opens the gate by
 // writing one byte to it and closes it; closing it without makes the worker
 // leave before its program ever ran.
 func (s *Supervisor) spawn(rel release, generation int, notifyPath string) (w *worker, gate *os.File, err error) {
 	if err := unix.Access(rel.program, unix.X_OK); err != nil {
-		return nil, nil, fmt.Errorf("program %s: %w", rel.program, err)
+		return nil, nil, fmt.Errorf("%w %s: %w", errProgram, rel.program, err)
 	}
 	// Not os.Pipe: that one's ends do not block, and the shim has to.
 	var pipe [2]int
