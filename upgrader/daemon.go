@@ -46,8 +46,9 @@ type Options struct {
 // Daemon follows targets, each in a goroutine of its own. Its methods may be
 // called from any goroutine.
 type Daemon struct {
-	o     Options
-	slots chan struct{}
+	o       Options
+	slots   chan struct{}
+	commons *commons
 	// newest makes the source of a target.
 	newest func(*Target) (source, error)
 	// disk makes what a machine writes to of an open store.
@@ -84,6 +85,7 @@ func New(o Options) (*Daemon, error) {
 	d := &Daemon{
 		o:       o,
 		slots:   make(chan struct{}, o.Downloads),
+		commons: newCommons(),
 		reloads: make(chan []*Target),
 		exits:   make(chan string),
 		changed: make(chan struct{}, 1),
@@ -273,6 +275,7 @@ func (d *Daemon) machine(t *Target) *machine {
 		systemd: d.o.Systemd,
 		newest:  d.newest,
 		slots:   d.slots,
+		commons: d.commons,
 		plain:   d.o.Log,
 		woken:   make(chan struct{}, 1),
 		publish: d.put,
@@ -341,6 +344,8 @@ func (d *Daemon) follow(ctx context.Context, m *machine, s *heldStore) {
 		}
 	}
 	defer s.unlock()
+	d.commons.join(m.target.Name, member{m.target.Program, s.Store})
+	defer d.commons.leave(m.target.Name)
 	m.store = d.disk(s.Store)
 	_ = m.run(ctx) // ctx's end or the target's retirement; neither is news
 }

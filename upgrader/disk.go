@@ -21,6 +21,7 @@ type disk interface {
 	IncomingTree(store.Digest) (string, error)
 	CleanIncoming(keep func(digest12 string) bool) error
 	Install(ctx context.Context, tree string, r store.Release, d store.Digest) error
+	Copy(ctx context.Context, from *store.Store, r store.Release, d store.Digest) error
 	Releases() ([]store.Release, error)
 	Remove(store.Release) error
 	Digest(store.Release) (store.Digest, error)

@@ -28,6 +28,7 @@
 //	              ReleaseFound         ─▶ fetching
 //	fetching      ReleaseVerified      ─▶ staging
 //	              ReleaseStaged        ─▶ checking
+//	              ReleaseRefused       ─▶ idle
 //	              FetchFailed          ─▶ idle
 //	staging       ReleaseStaged        ─▶ checking
 //	              ReleaseRefused       ─▶ idle

@@ -86,6 +86,7 @@ func transitions() []transition {
 
 		{Fetching, ReleaseVerified, Staging},
 		{Fetching, ReleaseStaged, Checking},
+		{Fetching, ReleaseRefused, Idle},
 		{Fetching, FetchFailed, Idle},
 
 		{Staging, ReleaseStaged, Checking},
@@ -175,7 +176,9 @@ type machine struct {
 	newest  func(*Target) (source, error) // makes a source of a snapshot
 	source  source
 	slots   chan struct{} // downloads at once, over all targets
-	plain   *slog.Logger  // without the target's attributes
+	commons *commons
+	turn    func()       // ends our turn on the artifact; nil if it is not ours
+	plain   *slog.Logger // without the target's attributes
 	log     *slog.Logger
 
 	state    State
@@ -218,6 +221,7 @@ func (m *machine) run(ctx context.Context) error {
 	m.lookNow = true
 	defer m.dropVerified()
 	defer m.dropSource()
+	defer m.endTurn()
 	for {
 		event, err := all[m.state](m, ctx)
 		if ctx.Err() != nil {
@@ -252,6 +256,9 @@ func (m *machine) run(ctx context.Context) error {
 // and nothing else, until it does.
 func (m *machine) enter(ctx context.Context, next State) error {
 	m.state = next
+	if next == Idle || next == Held {
+		m.endTurn()
+	}
 	if next == Recovering {
 		m.report()
 		return nil // the record still names what has to be recovered

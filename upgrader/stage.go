@@ -41,8 +41,15 @@ func (m *machine) fetch(ctx context.Context) (Event, error) {
 		m.emit(ctx, journal.ReleaseFound)
 	}
 	if c.HasDigest() {
+		if err := m.takeTurn(ctx); err != nil {
+			return FetchFailed, err
+		}
+		if why, bad := m.badElsewhere(c.Digest); bad {
+			return m.refuse(ctx, why)
+		}
 		// A complete release of this digest was verified when it came.
-		if have, err := m.store.Digest(to); err == nil && have == store.Digest(c.Digest) {
+		have, err := m.store.Digest(to)
+		if err == nil && have == store.Digest(c.Digest) || m.borrow(ctx, to, c.Digest) {
 			if err := m.store.SetLink(store.Staged, to); err != nil {
 				return m.fetchFailed(ctx, err)
 			}

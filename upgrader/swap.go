@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/statusline"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/store/reason"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
@@ -23,6 +25,9 @@ func (m *machine) swap(ctx context.Context) (Event, error) {
 	to, ok := release(m.record.To)
 	if !ok {
 		return StepFailed, fmt.Errorf("record names no release to swap to: %q", m.record.To)
+	}
+	if err := m.takeTurn(ctx); err != nil { // after a start of ours, or a time of being held
+		return StepFailed, err
 	}
 	f, err := m.still(ctx)
 	if err == nil {
@@ -303,6 +308,10 @@ func (m *machine) notTaken(ctx context.Context, before, f systemd.Facts, result 
 	}
 	was, _ := serving(before)
 	now, _ := serving(f)
+	if why, ok := strings.CutPrefix(now.Note, statusline.Refused); ok {
+		m.record.Attempts-- // the supervisor could not, whatever the release
+		return m.inconclusive(ctx, "the supervisor refused: "+journal.Clean(why))
+	}
 	if was.Starting != "" || was.Draining > 0 && now.Generation == was.Generation && now.Note == was.Note {
 		// The supervisor also refuses when it is busy with the workers of
 		// earlier handovers. That says nothing about this release.
@@ -351,6 +360,16 @@ func (m *machine) restart(ctx context.Context, before systemd.Facts, to store.Re
 			return StepFailed, errors.Join(err, uerr)
 		}
 		return m.inconclusive(ctx, fmt.Sprintf("the restart ended (%s) and changed nothing", result))
+	case f.Running() && f.InvocationID != before.InvocationID && servesOther(f, to.Name):
+		// A supervisor that had been killed came back and took its old worker
+		// over. Now that it runs, it can hand over.
+		if uerr := m.revert(); uerr != nil {
+			return StepFailed, errors.Join(err, uerr)
+		}
+		if m.record.Swap != SwapHandover {
+			return StepFailed, errors.New("the restart brought the old worker back; it is restarted once more")
+		}
+		return m.handover(ctx, f, to)
 	case f.Running() && f.InvocationID != before.InvocationID:
 		m.base = f
 		return ReleaseServed, nil

@@ -21,6 +21,9 @@ const (
 	// jobSlack is added to systemd's own limit, so that its verdict comes
 	// before ours.
 	jobSlack = 15 * time.Second
+	// restartPatience is for RestartSec=. A unit that crashes again and again
+	// is not waited for: what comes may be what mends it.
+	restartPatience = 5 * time.Second
 	// jobMax bounds a unit without a limit (TimeoutStartSec=infinity).
 	jobMax = time.Hour
 )
@@ -67,6 +70,12 @@ func serves(f systemd.Facts, name string) bool {
 	return ok && st.Release == name
 }
 
+// servesOther reports that a supervisor says it runs another release.
+func servesOther(f systemd.Facts, name string) bool {
+	st, ok := serving(f)
+	return ok && st.Release != "" && st.Release != name
+}
+
 // waitsForFirst reports a supervisor that has no release to run yet.
 func waitsForFirst(f systemd.Facts) bool {
 	st, ok := serving(f)
@@ -75,7 +84,12 @@ func waitsForFirst(f systemd.Facts) bool {
 
 // crashed reports a unit that systemd gave up on, or is about to start again.
 func crashed(f systemd.Facts) bool {
-	return f.ActiveState == "failed" || f.SubState == "auto-restart" || f.SubState == "auto-restart-queued"
+	return f.ActiveState == "failed" || restarting(f)
+}
+
+// restarting reports a unit that waits for RestartSec= to pass.
+func restarting(f systemd.Facts) bool {
+	return f.SubState == "auto-restart" || f.SubState == "auto-restart-queued"
 }
 
 // moving reports a unit on its way from one state to another.
@@ -229,11 +243,20 @@ func (m *machine) settle(ctx context.Context, patience time.Duration, enough fun
 	}
 }
 
-// still waits for a unit that is on its way to get there.
+// still waits for a unit that is on its way to get there. One that systemd is
+// about to start again is on its way too: whoever swaps it now would take that
+// start for the swap.
 func (m *machine) still(ctx context.Context) (systemd.Facts, error) {
+	rests := func(f systemd.Facts) bool {
+		return !moving(f) && !restarting(f) || waitsForFirst(f)
+	}
 	f, err := m.facts(ctx)
-	if err != nil || !moving(f) || waitsForFirst(f) {
+	if err != nil || rests(f) {
 		return f, err
 	}
-	return m.settle(ctx, limit(f, true), func(f systemd.Facts) bool { return !moving(f) || waitsForFirst(f) })
+	patience := limit(f, true)
+	if restarting(f) {
+		patience = restartPatience
+	}
+	return m.settle(ctx, patience, rests)
 }

@@ -104,7 +104,7 @@ func kernelRelease() (string, error) {
 const factMax = 64 << 10 // bytes of os-release and machine-id
 
 func (s scope) machineID() (string, error) {
-	raw, err := s.tree.read("/etc/machine-id", factMax, notByAll)
+	raw, err := s.tree.read("/etc/machine-id", factMax)
 	if err != nil {
 		return "", err
 	}
@@ -117,9 +117,9 @@ func (s scope) machineID() (string, error) {
 
 // osRelease reads a field of os-release(5); one that is not set is empty.
 func (s scope) osRelease(field string) (string, error) {
-	raw, err := s.tree.read("/etc/os-release", factMax, notByAll)
+	raw, err := s.tree.read("/etc/os-release", factMax)
 	if errors.Is(err, fs.ErrNotExist) {
-		raw, err = s.tree.read("/usr/lib/os-release", factMax, notByAll)
+		raw, err = s.tree.read("/usr/lib/os-release", factMax)
 	}
 	if err != nil {
 		return "", err

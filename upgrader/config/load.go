@@ -61,11 +61,7 @@ func loadOne(t tree, name string, peek bool) (*upgrader.Target, Diagnostics) {
 }
 
 func loadAll(t tree, peek bool) ([]*reading, Diagnostics) {
-	var ds Diagnostics
-	names, err := t.names()
-	if err != nil {
-		ds = append(ds, Diagnostic{File: t.real(SearchPath()[0]), Code: CodeFile, Message: oneLine(err.Error())})
-	}
+	names, ds := t.names()
 	var readings []*reading
 	for _, name := range names {
 		if file, ok := t.mainFile(name); !ok || t.masked(file) {
@@ -99,10 +95,9 @@ func load(t tree, name string, peek bool) (*reading, Diagnostic) {
 		return nil, d
 	case !ok:
 		d.Message = "there is no such file, nor in " + strings.Join(SearchPath()[1:], ", ")
-		if names, err := t.names(); err == nil {
-			if n := nearest(name, names); n != "" {
-				d.Hint = "did you mean " + n + "?"
-			}
+		names, _ := t.names()
+		if n := nearest(name, names); n != "" {
+			d.Hint = "did you mean " + n + "?"
 		}
 		return nil, d
 	case t.masked(file):
@@ -159,7 +154,7 @@ func loadFile(t tree, file string) (*reading, Diagnostic) {
 		name += "instance" // so that %i has something to stand for
 	}
 	r := newReading(t, name)
-	r.read(treeAt(""), abs)
+	r.read(tree{root: "/", guard: guard{off: true}}, abs)
 	r.files[0] = file
 	for i := range r.found {
 		r.found[i].File = file

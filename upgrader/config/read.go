@@ -120,7 +120,7 @@ func (r *reading) ok() bool { return r.errors == 0 }
 func (r *reading) read(t tree, name string) {
 	r.files = append(r.files, t.real(name))
 	file := len(r.files) - 1
-	text, err := t.read(name, unitfile.MaxSize, notByAll)
+	text, err := t.read(name, unitfile.MaxSize)
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {
 			err = withHint(err, readable)

@@ -70,14 +70,16 @@ func (t tree) mainFile(name string) (string, bool) {
 }
 
 // names lists what could be targets, sorted, each once. Files whose names begin
-// with a dot are editors'; templates are no targets.
-func (t tree) names() ([]string, error) {
+// with a dot are editors'; templates are no targets. A directory that cannot or
+// must not be read adds none; what it has for a target named elsewhere still
+// stops that target, since it may be there to.
+func (t tree) names() ([]string, Diagnostics) {
 	var names []string
-	var errs []error
+	var ds Diagnostics
 	for _, dir := range SearchPath() {
 		entries, err := t.list(dir)
 		if err != nil {
-			errs = append(errs, err)
+			ds = append(ds, Diagnostic{File: t.real(dir), Code: CodeFile, Message: oneLine(bare(err).Error()), Hint: oneLine(hintOf(err))})
 		}
 		for _, e := range entries {
 			if name, ok := strings.CutSuffix(e, suffix); ok && !strings.HasPrefix(e, ".") && !template(name) {
@@ -88,10 +90,13 @@ func (t tree) names() ([]string, error) {
 	slices.Sort(names)
 	names = slices.Compact(names)
 	if len(names) > maxTargets {
-		errs = append(errs, fmt.Errorf("%d targets, at most %d are read; the rest, from %s on, is left out", len(names), maxTargets, names[maxTargets]))
+		ds = append(ds, Diagnostic{
+			File: t.real(SearchPath()[0]), Code: CodeFile,
+			Message: fmt.Sprintf("%d targets, at most %d are read; the rest, from %s on, is left out", len(names), maxTargets, printable(names[maxTargets])),
+		})
 		names = names[:maxTargets]
 	}
-	return names, errors.Join(errs...)
+	return names, ds
 }
 
 // orphans warns of drop-ins that nothing reads. A package may ship them for a

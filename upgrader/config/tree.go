@@ -1,16 +1,15 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"os/user"
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 )
@@ -23,8 +22,12 @@ const (
 var errTooLarge = errors.New("too large")
 
 // tree reads files below a root directory, as if it were "/": a symbolic link
-// inside it, absolute or not, never leads out.
-type tree struct{ root string }
+// inside it, absolute or not, never leads out. What somebody else could have
+// written it does not read; see guard.
+type tree struct {
+	root string
+	guard
+}
 
 // treeAt gives the tree below a directory, "" for the running system's.
 func treeAt(root string) tree {
@@ -34,19 +37,23 @@ func treeAt(root string) tree {
 	if abs, err := filepath.Abs(root); err == nil {
 		root = abs
 	}
-	return tree{root}
+	return tree{root, guardOf(root, os.Geteuid())}
 }
 
 // real gives the name by which the running system knows a file of the tree.
 func (t tree) real(name string) string { return path.Join(t.root, name) }
 
 // follow gives the file that a name of the tree leads to in the end. The name
-// of a link to /dev/null leads there even if the tree has no such device.
+// of a link to /dev/null leads there even if the tree has no such device. It
+// refuses a way to a file that is there if somebody else could turn it aside.
+// The file itself is for the caller to check, once it is open.
 func (t tree) follow(name string) (string, error) {
 	var (
 		at    = "/"
 		links = 0
 		rest  = strings.Split(path.Clean("/"+name), "/")
+		doubt error // the first on the way
+		there = true
 	)
 	for len(rest) > 0 {
 		part := rest[0]
@@ -55,23 +62,40 @@ func (t tree) follow(name string) (string, error) {
 			continue
 		}
 		next := path.Join(at, part) // ".." of "/" is "/"
-		if part != ".." {
-			link, err := os.Readlink(t.real(next))
-			switch {
-			case err == nil:
-				if links++; links > maxLinks {
-					return "", &fs.PathError{Op: "open", Path: t.real(name), Err: syscall.ELOOP}
-				}
-				if path.IsAbs(link) {
-					at = "/"
-				}
-				rest = append(strings.Split(link, "/"), rest...)
-				continue
-			case !errors.Is(err, syscall.EINVAL) && !errors.Is(err, fs.ErrNotExist):
-				return "", err // EINVAL: there, and no link
+		if part == ".." {
+			if !there {
+				return "", &fs.PathError{Op: "open", Path: t.real(name), Err: syscall.ENOENT}
 			}
+			at = next
+			continue
+		}
+		st, err := os.Lstat(t.real(next))
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
+			there = false
+		case err != nil:
+			return "", err
+		case st.Mode()&(fs.ModeSymlink|fs.ModeDir) != 0:
+			doubt = cmp.Or(doubt, t.check(t.real(next), st))
+		}
+		if err == nil && st.Mode()&fs.ModeSymlink != 0 {
+			if links++; links > maxLinks {
+				return "", &fs.PathError{Op: "open", Path: t.real(name), Err: syscall.ELOOP}
+			}
+			link, err := os.Readlink(t.real(next))
+			if err != nil {
+				return "", err
+			}
+			if path.IsAbs(link) {
+				at = "/"
+			}
+			rest = append(strings.Split(link, "/"), rest...)
+			continue
 		}
 		at = next
+	}
+	if there && doubt != nil {
+		return "", doubt
 	}
 	return at, nil
 }
@@ -87,7 +111,7 @@ func (t tree) masked(name string) bool {
 		return true
 	}
 	st, err := os.Stat(t.real(to))
-	return err == nil && st.Mode().IsRegular() && st.Size() == 0
+	return err == nil && st.Mode().IsRegular() && st.Size() == 0 && t.check(t.real(to), st) == nil
 }
 
 // has tells whether a name is in the tree, wherever it leads.
@@ -96,15 +120,9 @@ func (t tree) has(name string) bool {
 	return err == nil
 }
 
-// Who besides its owner may not be able to write a file.
-const (
-	notByAll   fs.FileMode = 0o002 // a .upgrade file, as systemd has it
-	notByGroup fs.FileMode = 0o022 // a file of keys
-)
-
 // read gives a regular file's bytes. It refuses one with more than most bytes,
-// and one that others may write.
-func (t tree) read(name string, most int64, not fs.FileMode) ([]byte, error) {
+// and one that somebody else could have written.
+func (t tree) read(name string, most int64) ([]byte, error) {
 	to, err := t.follow(name)
 	if err != nil {
 		return nil, err
@@ -116,15 +134,14 @@ func (t tree) read(name string, most int64, not fs.FileMode) ([]byte, error) {
 	}
 	defer f.Close()
 	st, err := f.Stat()
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case !st.Mode().IsRegular():
+	}
+	if !st.Mode().IsRegular() {
 		return nil, errors.New("not a regular file")
-	case st.Mode().Perm()&not != 0:
-		return nil, withHint(fmt.Errorf("mode %04o lets others write it", st.Mode().Perm()), "chmod go-w "+printable(t.real(to)))
-	case not == notByGroup && foreign(st):
-		return nil, withHint(errors.New("its owner is neither root nor upgraderd"), "chown root "+printable(t.real(to)))
+	}
+	if err := t.check(t.real(to), st); err != nil {
+		return nil, err
 	}
 	text, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err != nil {
@@ -136,19 +153,8 @@ func (t tree) read(name string, most int64, not fs.FileMode) ([]byte, error) {
 	return text, nil
 }
 
-// foreign tells a file whose owner could change it behind the back of root and
-// of the daemon. Whoever runs this is not asked about their own files.
-func foreign(st fs.FileInfo) bool {
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	if !ok || sys.Uid == 0 || int(sys.Uid) == os.Geteuid() {
-		return false
-	}
-	owner, err := user.LookupId(strconv.FormatUint(uint64(sys.Uid), 10))
-	return err != nil || owner.Username != "upgraderd"
-}
-
 // list gives the names in a directory, sorted; none if there is no such
-// directory.
+// directory. It refuses one that somebody else could have put names into.
 func (t tree) list(dir string) ([]string, error) {
 	to, err := t.follow(dir)
 	if err != nil {
@@ -162,6 +168,13 @@ func (t tree) list(dir string) ([]string, error) {
 		return nil, err
 	}
 	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if err := t.check(t.real(to), st); err != nil {
+		return nil, err
+	}
 	names, err := f.Readdirnames(maxEntries + 1)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err

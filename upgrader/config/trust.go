@@ -57,7 +57,7 @@ func addKeys(s scope, t *upgrader.Target, value string) error {
 
 // readTrusted reads a file that decides what is trusted.
 func (s scope) readTrusted(name string, most int64) (string, error) {
-	raw, err := s.tree.read(name, most, notByGroup)
+	raw, err := s.tree.read(name, most)
 	if err == nil {
 		return string(raw), nil
 	}

@@ -33,6 +33,8 @@ const (
 	ReleaseRepublished
 	SourceFailed
 	SourceRecovered
+	TurnAwaited
+	ReleaseBorrowed
 	ReleaseFetched
 	ReleaseVerified
 	ReleaseStaged

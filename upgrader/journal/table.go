@@ -72,6 +72,18 @@ func table() map[Event]Description {
 			"The source of @UPGRADERD_TARGET@ answers again",
 			"",
 		},
+		TurnAwaited: {
+			"TurnAwaited", "464178c49caa986ccae5b08a12612197", slog.LevelInfo,
+			"{to} waits for its turn: target {holder} works on the same artifact",
+			"Target @UPGRADERD_TARGET@ waits for @UPGRADERD_HOLDER@",
+			"Both follow the same artifact. They are upgraded one after another, so that a bad release is seen by one of them only.",
+		},
+		ReleaseBorrowed: {
+			"ReleaseBorrowed", "509bab52f1e1441c17520232868e6d10", slog.LevelInfo,
+			"took {to} over from target {holder} in {took}",
+			"Release @UPGRADERD_TO@ was copied from target @UPGRADERD_HOLDER@",
+			"The other target has the very artifact that this one's source names, verified and unpacked. It need not be fetched again.",
+		},
 		ReleaseFetched: {
 			"ReleaseFetched", "5552fcb466ad4878a391cb00f61f756d", slog.LevelInfo,
 			"fetched {to}, {bytes} bytes in {took}",
