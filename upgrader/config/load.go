@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/upgraderd/upgraderd/upgrader"
@@ -154,7 +155,9 @@ func loadFile(t tree, file string) (*reading, Diagnostic) {
 		name += "instance" // so that %i has something to stand for
 	}
 	r := newReading(t, name)
-	r.read(tree{root: "/", guard: guard{off: true}}, abs)
+	own := treeAt("/")
+	own.off = !slices.Contains(SearchPath(), filepath.Dir(abs)) // not where the daemon would read it
+	r.read(own, abs)
 	r.files[0] = file
 	for i := range r.found {
 		r.found[i].File = file

@@ -252,7 +252,7 @@ func TestUnsafeFiles(t *testing.T) {
 		want string
 	}{
 		{"fifo", func(t *testing.T, _, file string) { check(t, os.Remove(file)); check(t, syscall.Mkfifo(file, 0o644)) }, "not a regular file"},
-		{"world-writable", func(t *testing.T, _, file string) { check(t, os.Chmod(file, 0o666)) }, "mode 0666 lets others write it"},
+		{"world-writable", func(t *testing.T, _, file string) { check(t, os.Chmod(file, 0o666)) }, "app.upgrade: not read, since mode 0666 lets others write ROOT/etc/upgraderd/app.upgrade"},
 		{"too large", func(t *testing.T, _, file string) { check(t, os.Truncate(file, 1<<20+1)) }, "more than 1048576 bytes"},
 		{"sparse and huge", func(t *testing.T, _, file string) { check(t, os.Truncate(file, 1<<40)) }, "more than 1048576 bytes"},
 		{"directory as drop-in", func(t *testing.T, _, file string) { check(t, os.MkdirAll(file+".d/x.conf", 0o755)) }, "x.conf: not a regular file"},
@@ -266,7 +266,7 @@ func TestUnsafeFiles(t *testing.T) {
 			check(t, os.WriteFile(root+"/key.pub", []byte(keyB), 0o644))
 			check(t, os.Chmod(root+"/key.pub", 0o664))
 			check(t, os.WriteFile(file, []byte(small+"Key=/key.pub\n"), 0o644))
-		}, `app.upgrade:7: Key=: read "/key.pub": mode 0664 lets others write it`},
+		}, `app.upgrade:7: Key=: read "/key.pub": not read, since mode 0664 lets others write ROOT/key.pub`},
 		{"key from a fifo", func(t *testing.T, root, file string) {
 			check(t, syscall.Mkfifo(root+"/key.pub", 0o644))
 			check(t, os.WriteFile(file, []byte(small+"Key=/key.pub\n"), 0o644))
@@ -299,7 +299,7 @@ func TestUnsafeFiles(t *testing.T) {
 				t.Errorf("the other target is not followed: %v", targets)
 			}
 			err := ds.Err()
-			if err == nil || !strings.Contains(err.Error(), tt.want) {
+			if err == nil || !strings.Contains(strings.ReplaceAll(err.Error(), root, "ROOT"), tt.want) {
 				t.Fatalf("got %.500v, want %q", err, tt.want)
 			}
 			if text := err.Error(); len(text) > 20_000 {
@@ -526,20 +526,4 @@ func TestCheckTimeoutFitsItsUnit(t *testing.T) {
 		}
 	}
 	t.Error("the unit has no TimeoutStartSec=")
-}
-
-type ownedBy struct {
-	os.FileInfo
-	uid uint32
-}
-
-func (o ownedBy) Sys() any { return &syscall.Stat_t{Uid: o.uid} }
-
-func TestForeignOwner(t *testing.T) {
-	const nobodyKnown = 1 << 30
-	for uid, want := range map[uint32]bool{0: false, uint32(os.Geteuid()): false, nobodyKnown: true} {
-		if got := foreign(ownedBy{uid: uid}); got != want {
-			t.Errorf("a file of user %d is foreign: %v, want %v", uid, got, want)
-		}
-	}
 }

@@ -71,7 +71,7 @@ func (t tree) follow(name string) (string, error) {
 		}
 		st, err := os.Lstat(t.real(next))
 		switch {
-		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
+		case err != nil && missing(err):
 			there = false
 		case err != nil:
 			return "", err
@@ -114,10 +114,16 @@ func (t tree) masked(name string) bool {
 	return err == nil && st.Mode().IsRegular() && st.Size() == 0 && t.check(t.real(to), st) == nil
 }
 
-// has tells whether a name is in the tree, wherever it leads.
+// has tells whether a name is in the tree, wherever it leads. One that cannot be
+// looked for may be there.
 func (t tree) has(name string) bool {
 	_, err := os.Lstat(t.real(name))
-	return err == nil
+	return err == nil || !missing(err)
+}
+
+// missing tells that there is no file of a name. ENOTDIR: nor could there be.
+func missing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
 // read gives a regular file's bytes. It refuses one with more than most bytes,
@@ -161,7 +167,7 @@ func (t tree) list(dir string) ([]string, error) {
 		return nil, err
 	}
 	f, err := os.OpenFile(t.real(to), os.O_RDONLY|syscall.O_DIRECTORY, 0)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+	if err != nil && missing(err) {
 		return nil, nil
 	}
 	if err != nil {

@@ -1,0 +1,72 @@
+package config
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"syscall"
+)
+
+// guard decides whose files count. A target says which unit the daemon may
+// restart and whose releases it runs, so on the running system only root makes
+// one: a file, a directory on the way to it and a symbolic link count if root
+// owns them, and if neither group nor others may write them. Mode 1777 is no
+// exception, since what matters is who may add a name. The daemon's own user
+// is nobody special: whoever takes over the daemon must not be able to widen
+// what polkit lets it do. ACLs that let others write show in the group's bits.
+//
+// Below another root directory (--root=, an image, a test) the owner of that
+// directory counts too if that is who asks: it concerns their own files then.
+//
+// In a user namespace that does not map root, root's files seem to be nobody's
+// (65534), as do everybody else's, so nobody is never trusted. PrivateUsers=
+// of upgraderd-check@.service does map root.
+type guard struct {
+	off    bool // whoever asked named the file, and is asked about their own
+	owners []uint32
+}
+
+// guardOf is the guard of the tree below root for whoever has this effective
+// user id.
+func guardOf(root string, euid int) guard {
+	g := guard{owners: []uint32{0}}
+	if root == "/" {
+		return g
+	}
+	if st, err := os.Stat(root); err == nil {
+		if uid, ok := owner(st); ok && int64(uid) == int64(euid) {
+			g.owners = append(g.owners, uid)
+		}
+	}
+	return g
+}
+
+// check refuses a file, directory or link that somebody else could have
+// written.
+func (g guard) check(name string, st fs.FileInfo) error {
+	if g.off {
+		return nil
+	}
+	uid, ok := owner(st)
+	if !ok || !slices.Contains(g.owners, uid) {
+		return refuse(fmt.Sprintf("look at it, and if it is right: chown -h root: %s", printable(name)),
+			"not read, since %s belongs to user %d and not to root", printable(name), uid)
+	}
+	if st.Mode()&fs.ModeSymlink != 0 { // its mode says 0777 and means nothing
+		return nil
+	}
+	if perm := st.Mode().Perm(); perm&0o022 != 0 {
+		return refuse(fmt.Sprintf("look at it, and if it is right: chmod go-w %s", printable(name)),
+			"not read, since mode %04o lets others write %s", perm, printable(name))
+	}
+	return nil
+}
+
+func owner(st fs.FileInfo) (uint32, bool) {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, false
+	}
+	return sys.Uid, true
+}
