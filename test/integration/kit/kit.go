@@ -264,6 +264,14 @@ func (m *Machine) Unlink(target, which string) {
 	m.Run("rm", "-f", "/var/lib/upgraderd/"+target+"/"+which)
 }
 
+// Script writes a program of shell commands.
+func Script(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // built holds what was built for this test binary.
 var built build.Cache
 
