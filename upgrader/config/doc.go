@@ -18,6 +18,10 @@
 //	                                          from the first DIR that has it
 //	PREFIX@INSTANCE.upgrade -> PREFIX@.upgrade  an instance of a template
 //
+// Only what root alone could have written is read: the polkit rule lets the
+// daemon touch the units that these files name, so whoever may write one
+// could have it restart any unit.
+//
 // A later assignment replaces an earlier one, a list grows; an empty value
 // takes back what was said before. Only what remains is judged, so a drop-in
 // can mend the file below it.

@@ -158,7 +158,8 @@ of these directories: sorted by file name, of two with one name that of the earl
 ` + "`PREFIX@.upgrade`" + ` is a template. It follows nothing; a symbolic link ` + "`PREFIX@INSTANCE.upgrade`" + ` to it is a target, with its own
 drop-ins and those of ` + "`PREFIX@.upgrade.d/`" + `.
 
-Files everybody can write are refused, and so are those larger than 1 MiB.
+Only root decides what is upgraded: files, drop-ins, files of keys and certificates, the directories on the way to them and
+symbolic links count only if root owns them and neither group nor others may write them. Files larger than 1 MiB are refused.
 
 ## Syntax
 
