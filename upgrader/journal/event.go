@@ -56,6 +56,7 @@ const (
 	SwapRecovered
 	ReleaseRemoved
 	StepFailed
+	ReleaseAwaited
 	WorkerStarting
 	WorkerReady
 	WorkerFailed
@@ -141,6 +142,9 @@ func lookup(name string, attrs []slog.Attr) string {
 		if a.Key != name {
 			continue
 		}
+		if a.Key == "bytes" {
+			return size(a.Value.Resolve().Int64())
+		}
 		if s := display(a.Value.Resolve()); s != "" {
 			return s
 		}
@@ -154,6 +158,21 @@ func display(v slog.Value) string {
 		return roundDuration(v.Duration()).String()
 	}
 	return v.String()
+}
+
+// size is a number of bytes as a person reads it.
+func size(n int64) string {
+	if n < 1<<10 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, unit := float64(n)/(1<<10), "KiB"
+	for _, larger := range []string{"MiB", "GiB", "TiB"} {
+		if v < 1<<10 {
+			break
+		}
+		v, unit = v/(1<<10), larger
+	}
+	return fmt.Sprintf("%.1f %s", v, unit)
 }
 
 // roundDuration keeps three digits or so: nobody reads nanoseconds of a

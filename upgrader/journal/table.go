@@ -7,13 +7,13 @@ func table() map[Event]Description {
 	return map[Event]Description{
 		DaemonStarted: {
 			"DaemonStarted", "b93a5944dcad48f988722dbbc5089c68", slog.LevelInfo,
-			"upgraderd follows {targets} targets",
+			"upgraderd started, targets: {targets}",
 			"upgraderd started",
-			"upgraderd follows @UPGRADERD_TARGETS@ targets.\nList them with: upgraderd status",
+			"It follows as many targets as this says: @UPGRADERD_TARGETS@\nList them with: upgraderd status",
 		},
 		ConfigReloaded: {
 			"ConfigReloaded", "381f9fa31e74449c846681ef16fe03d1", slog.LevelInfo,
-			"configuration read again: {targets} targets",
+			"configuration read again, targets: {targets}",
 			"The .upgrade files were read again",
 			"A target that is in the middle of an upgrade finishes it under the settings it began with.",
 		},
@@ -86,7 +86,7 @@ func table() map[Event]Description {
 		},
 		ReleaseFetched: {
 			"ReleaseFetched", "5552fcb466ad4878a391cb00f61f756d", slog.LevelInfo,
-			"fetched {to}, {bytes} bytes in {took}",
+			"fetched {to}, {bytes} in {took}",
 			"Release @UPGRADERD_TO@ of @UPGRADERD_TARGET@ was fetched",
 			"",
 		},
@@ -140,7 +140,7 @@ func table() map[Event]Description {
 		},
 		SwapStarted: {
 			"SwapStarted", "079bacfae3d14871a38f94cc7b0e23bf", LevelNotice,
-			"swapping {from} for {to} by {swap}",
+			"moving {unit} from {from} to {to} by {swap}",
 			"@UPGRADERD_UNIT@ moves to release @UPGRADERD_TO@",
 			"",
 		},
@@ -209,6 +209,12 @@ func table() map[Event]Description {
 			"{phase}: {error}",
 			"A step of @UPGRADERD_TARGET@ failed",
 			"@UPGRADERD_ERROR@\nIt is tried again by itself.",
+		},
+		ReleaseAwaited: {
+			"ReleaseAwaited", "8678aef44f6b5e2c5830d8b410c8a1c7", LevelNotice,
+			"waiting for the first release in {path}",
+			"@UPGRADERD_TARGET@ has no release to run yet",
+			"The supervisor holds the sockets, and connections queue in them. It starts the first release as soon as the link \"current\" is in @UPGRADERD_PATH@: upgraderd status tells how far the daemon is.",
 		},
 		WorkerStarting: {
 			"WorkerStarting", "4f7eebc3790e6faeddc081dfb7766ede", slog.LevelInfo,
