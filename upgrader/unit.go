@@ -79,7 +79,7 @@ func servesOther(f systemd.Facts, name string) bool {
 // waitsForFirst reports a supervisor that has no release to run yet.
 func waitsForFirst(f systemd.Facts) bool {
 	st, ok := serving(f)
-	return ok && st.Release == "" && st.Starting == "" && f.ActiveState == "activating"
+	return ok && st.Release == "" && st.Starting == "" && (f.ActiveState == "activating" || f.ActiveState == "active")
 }
 
 // crashed reports a unit that systemd gave up on, or is about to start again.

@@ -37,6 +37,7 @@ type Supervisor struct {
 	// lost is how the serving worker ended while another was starting.
 	lost *Exit
 
+	waits    bool // for the first release
 	stopping bool
 	said     string // the STATUS= that systemd has
 	// failure is why the last handover came to nothing, for the status:
@@ -184,7 +185,8 @@ func (s *Supervisor) ask(r Request) Reply {
 }
 
 // startFirst starts the unit's first worker, or waits for a release to
-// appear: connections queue in the sockets meanwhile.
+// appear. Connections queue in the sockets meanwhile, and the unit counts as
+// started: a boot must not wait for a release to be published.
 func (s *Supervisor) startFirst() {
 	if s.stopping || s.serving != nil || s.starting != nil {
 		return
@@ -193,8 +195,12 @@ func (s *Supervisor) startFirst() {
 	switch {
 	case errors.Is(err, errNoRelease):
 		const again = 200 * time.Millisecond
-		s.status("no release yet in " + s.opts.Root)
-		s.tell("EXTEND_TIMEOUT_USEC=" + micros(s.opts.StartTimeout))
+		if !s.waits {
+			s.waits = true
+			s.status("no release yet in " + s.opts.Root)
+			s.tell("READY=1")
+			s.emit(journal.ReleaseAwaited, slog.String("path", s.opts.Root))
+		}
 		s.after(again, s.startFirst)
 	case err != nil:
 		s.fail(err)
