@@ -65,6 +65,10 @@ func (m *machine) check(ctx context.Context) (Event, error) {
 	case result != systemd.ResultFailed && result != systemd.ResultTimeout:
 		return m.checkNotRun(ctx, fmt.Errorf("%s ended as %q", name, result))
 	}
+	// Our verdict is on record; a host does not count as degraded for it.
+	if err := m.systemd.ResetFailed(ctx, name); err != nil {
+		m.log.DebugContext(ctx, "reset the check's unit", "error", err)
+	}
 	why := "Check= failed"
 	if exit := f.Exit(); exit != "" {
 		why += " with " + exit

@@ -177,7 +177,7 @@ func (m *machine) choose(ctx context.Context, all []fetcher.Candidate, current s
 			return fetcher.Candidate{}, false, err
 		}
 		if isBad {
-			m.once(ctx, "bad "+c.String(), journal.ReleaseKnownBad,
+			m.once(ctx, badKey(c), journal.ReleaseKnownBad,
 				slog.String("to", string(c.Version)), slog.String("digest", digest.String()), slog.String("reason", bad.Reason))
 			continue
 		}
@@ -217,12 +217,19 @@ func (m *machine) once(ctx context.Context, key string, e journal.Event, attrs .
 	if m.said[key] {
 		return
 	}
+	m.noteSaid(key)
+	m.emit(ctx, e, attrs...)
+}
+
+func (m *machine) noteSaid(key string) {
 	if m.said == nil || len(m.said) >= saidMax {
 		m.said = make(map[string]bool)
 	}
 	m.said[key] = true
-	m.emit(ctx, e, attrs...)
 }
+
+// badKey is what [machine.once] knows a known bad candidate by.
+func badKey(c fetcher.Candidate) string { return "bad " + c.String() }
 
 // hold is the step of Held: a release is staged, and swapping it is the
 // operator's.

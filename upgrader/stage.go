@@ -215,5 +215,8 @@ func (m *machine) markBad(why string) error {
 	if err != nil {
 		return err
 	}
+	// It is told with its reason right now, and need not be told again as
+	// known bad by the next look at the source.
+	m.noteSaid(badKey(m.candidate))
 	return m.store.MarkBad(digest, store.Bad{Version: version(m.record.To), Reason: why, When: time.Now().UTC()})
 }

@@ -35,7 +35,7 @@ func allowed(targets []*upgrader.Target, unit, verb string) bool {
 		if unit == t.Unit && slices.Contains(swapVerbs(t.Swap), verb) {
 			return true
 		}
-		if len(t.Check) > 0 && unit == upgrader.CheckUnit(t.Name) && verb == "start" {
+		if len(t.Check) > 0 && unit == upgrader.CheckUnit(t.Name) && (verb == "start" || verb == "reset-failed") {
 			return true
 		}
 	}
