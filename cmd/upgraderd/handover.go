@@ -33,8 +33,14 @@ This is what ExecReload= of a supervised unit runs; an operator says
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
 			reply, err := supervisor.RequestHandover(ctx, dir)
-			if err != nil {
+			underSystemd := os.Getenv("INVOCATION_ID") != ""
+			switch {
+			case err != nil && reply.Error != "" && underSystemd:
+				return silent(exitFailure) // the supervisor said it, in the same journal
+			case err != nil:
 				return fmt.Errorf("handover: %w", err)
+			case underSystemd:
+				return nil
 			}
 			if reply.Already {
 				fmt.Printf("%s serves already\n", reply.Release)

@@ -127,6 +127,9 @@ func remarks(s upgrader.TargetStatus, now time.Time) []string {
 		lines = append(lines, fmt.Sprintf("%s was %s: %s", s.Last.To, s.Last.Verdict, s.Last.Reason))
 	}
 	for _, bad := range s.KnownBad {
+		if s.Last != nil && s.Last.Digest == bad.Digest {
+			continue // told above
+		}
 		lines = append(lines, fmt.Sprintf("known bad: %s (%.12s…), %s: %s", bad.Version, bad.Digest, ago(now.Sub(bad.When)), bad.Reason))
 	}
 	if s.Unsigned {
