@@ -80,7 +80,9 @@ func TestUnitsShareAnArtifact(t *testing.T) {
 		w.eventually("both run 1.1", func(st TargetStatus) bool {
 			second := ReadStatus(w.state, []*Target{twin})[0]
 			busy := func(s TargetStatus) bool { return s.State == Swapping || s.State == Confirming }
-			overlap = overlap || busy(st) && busy(second)
+			// The two are read one after the other: only what holds before and
+			// after counts.
+			overlap = overlap || busy(st) && busy(second) && busy(w.status())
 			return st.State == Idle && st.Current == name && second.State == Idle && second.Current == name
 		})
 		if overlap {
