@@ -256,9 +256,6 @@ func (m *machine) run(ctx context.Context) error {
 // and nothing else, until it does.
 func (m *machine) enter(ctx context.Context, next State) error {
 	m.state = next
-	if next == Idle || next == Held {
-		m.endTurn()
-	}
 	if next == Recovering {
 		m.report()
 		return nil // the record still names what has to be recovered
@@ -271,6 +268,9 @@ func (m *machine) enter(ctx context.Context, next State) error {
 		err := m.save()
 		m.report()
 		if err == nil {
+			if next == Idle || next == Held {
+				m.endTurn() // only now that the verdict is on disk
+			}
 			return nil
 		}
 		m.trouble(ctx, journal.StepFailed, err)
