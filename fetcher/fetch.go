@@ -175,7 +175,7 @@ func (t *transfer) receive(p *intake.Part, stream *source.Stream) error {
 	case p.Size() == 0:
 		return fault.Passing(fault.ArtifactEmpty, errors.New("the file is empty"), "publish it anew")
 	case stream.Size >= 0 && p.Size() != stream.Size:
-		return fault.Passing(fault.Size, fmt.Errorf("got %d bytes, want %d", p.Size(), stream.Size), "")
+		return fault.Passing(fault.Size, fmt.Errorf("got %d bytes, want %d", p.Size(), stream.Size), "it is tried again by itself; if it stays so, publish the file anew")
 	case !t.candidate.HasDigest():
 		t.candidate.Digest = got
 	case got != t.candidate.Digest:

@@ -93,12 +93,15 @@ func (a *answer) Read(p []byte) (int, error) {
 	return n, a.fault(err)
 }
 
+// cutHint: a server that lies about a length does so again.
+const cutHint = "it is tried again by itself; if it stays so, check the server, and any proxy before it"
+
 func (a *answer) short() error {
 	announced := "an end that never came"
 	if a.want >= 0 {
 		announced = fmt.Sprintf("%d bytes", a.want)
 	}
-	return fault.Passing(fault.Size, fmt.Errorf("%s: the server announced %s and sent %d", a.name, announced, a.got), "")
+	return fault.Passing(fault.Size, fmt.Errorf("%s: the server announced %s and sent %d", a.name, announced, a.got), cutHint)
 }
 
 // drop ends the transfer and frees its connection.

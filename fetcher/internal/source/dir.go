@@ -201,7 +201,7 @@ func markOf(st *unix.Stat_t) Mark {
 func unchangedSince(f *os.File, mark Mark) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return fault.Passing(fault.SourceIO, err, "")
+		return fault.Passing(fault.SourceIO, err, "check the disk or mount that Path= is on")
 	}
 	// A link or unlink changes the change time but no byte.
 	if contents(markOf(&st)) != contents(mark) {

@@ -66,7 +66,7 @@ func (a *answer) fault(err error) error {
 			// Its text repeats the header, which may repeat a token of ours.
 			return fault.New(fault.Redirect, errors.New("redirect to what is no URL"), "check Path=")
 		case strings.Contains(err.Error(), "Content-Length"):
-			return fault.Passing(fault.Size, err, "")
+			return fault.Passing(fault.Size, err, cutHint)
 		case isOp, errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 			return fault.Passing(fault.Broken, fmt.Errorf("the connection broke after %d bytes: %w", a.got, err), network)
 		}
@@ -97,7 +97,7 @@ func (h *HTTP) status(name string, resp *http.Response) error {
 	case code == http.StatusTooManyRequests:
 		f = fault.Passing(fault.Throttled, err, "raise PollIntervalSec=")
 	case code == http.StatusRequestTimeout || code >= 500:
-		f = fault.Passing(fault.Server, err, "")
+		f = fault.Passing(fault.Server, err, "it is asked again by itself; if it stays so, see what the server logs")
 	case code >= 300 && code < 400:
 		f = fault.New(fault.Redirect, err, "check Path=")
 	default:
