@@ -70,6 +70,9 @@ func Boot(t *testing.T, suite string) *Machine {
 	return m
 }
 
+// In gives the machine to a subtest, which its methods end instead.
+func (m *Machine) In(t *testing.T) *Machine { return &Machine{m.Machine, t} }
+
 func (m *Machine) close() {
 	if m.t.Failed() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
