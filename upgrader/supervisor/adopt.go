@@ -60,6 +60,9 @@ func (s *Supervisor) adopt(left estate) {
 		s.memory = m
 	}
 	if s.memory != nil {
+		if len(left.pidfds) > 0 { // else nobody waits on the sockets
+			s.sockets.unblock(s.memory.last.Nonblocking)
+		}
 		s.generation = s.memory.last.Generation
 		for _, r := range s.memory.last.Workers {
 			name := pidfdName(r.Generation)

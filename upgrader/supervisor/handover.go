@@ -133,7 +133,7 @@ func (s *Supervisor) remember(w *worker) {
 			s.log.Warn("keeping the worker's pidfd in the fd store", "pid", w.pid, "error", err)
 		}
 	}
-	m := memoir{Generation: s.generation}
+	m := memoir{Generation: s.generation, Nonblocking: s.sockets.nonblocking()}
 	now := time.Now()
 	for _, w := range s.workers() {
 		r := remembered{

@@ -347,6 +347,11 @@ func (m *manager) start() {
 	m.mu.Lock()
 	files := append(slices.Clone(m.sockets), m.stored...)
 	m.mu.Unlock()
+	for _, f := range m.sockets { // systemd does, unless NonBlocking=yes
+		if err := control(f, func(fd int) { _ = unix.SetNonblock(fd, false) }); err != nil {
+			m.t.Fatal(err)
+		}
+	}
 	var names []string
 	for _, f := range files {
 		names = append(names, f.Name())

@@ -25,6 +25,9 @@ type memoir struct {
 	Seq        uint64       `json:"seq"`
 	Generation int          `json:"generation"`
 	Workers    []remembered `json:"workers"`
+	// Nonblocking are the inodes of the sockets that the workers put into
+	// non-blocking mode; see socketSet.unblock.
+	Nonblocking []uint64 `json:"nonblocking,omitempty"`
 }
 
 type remembered struct {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -139,11 +140,11 @@ func dupFD(f syscall.Conn) (fd int, err error) {
 func (s *socketSet) listening() []socketID {
 	var accept, other []socketID
 	for _, sock := range s.list {
-		var st unix.Stat_t
-		if unix.Fstat(sock.fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		ino, ok := sock.inode()
+		if !ok {
 			continue
 		}
-		id := socketID{sock.name, st.Ino}
+		id := socketID{sock.name, ino}
 		if v, err := unix.GetsockoptInt(sock.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && v == 1 {
 			accept = append(accept, id)
 		} else {
@@ -154,6 +155,43 @@ func (s *socketSet) listening() []socketID {
 		return accept
 	}
 	return other
+}
+
+// nonblocking are the inodes of the sockets that are in non-blocking mode now.
+func (s *socketSet) nonblocking() []uint64 {
+	var inodes []uint64
+	for _, sock := range s.list {
+		flags, err := unix.FcntlInt(uintptr(sock.fd), unix.F_GETFL, 0)
+		if err != nil || flags&unix.O_NONBLOCK == 0 {
+			continue
+		}
+		if ino, ok := sock.inode(); ok {
+			inodes = append(inodes, ino)
+		}
+	}
+	return inodes
+}
+
+// unblock puts the sockets with these inodes back into non-blocking mode. The
+// mode belongs to the open socket, not to a descriptor, and systemd sets it to
+// what NonBlocking= says (systemd.service(5): blocking unless told) whenever it starts the
+// unit. A worker that has outlived its supervisor would not notice: its event
+// loop hangs in accept(2) from the next connection on, and cannot drain.
+func (s *socketSet) unblock(inodes []uint64) {
+	for _, sock := range s.list {
+		if ino, ok := sock.inode(); ok && slices.Contains(inodes, ino) {
+			_ = unix.SetNonblock(sock.fd, true) // fails for no open descriptor
+		}
+	}
+}
+
+// inode tells which socket it is; false if it is none.
+func (s socket) inode() (uint64, bool) {
+	var st unix.Stat_t
+	if unix.Fstat(s.fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return 0, false
+	}
+	return st.Ino, true
 }
 
 // open makes sure that the set has a socket for l. One of that name is taken

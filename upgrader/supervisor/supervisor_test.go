@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/upgraderd/upgraderd/upgrader/statusline"
 )
 
@@ -273,6 +275,17 @@ func TestAdopt(t *testing.T) {
 			t.Fatalf("without a supervisor: got %s from %d, %v", got, pid, err)
 		}
 		m.startReady()
+		// A worker that hangs in accept(2) does not see that it is to drain.
+		for _, f := range m.sockets {
+			err := control(f, func(fd int) {
+				if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+					t.Errorf("socket %s blocks the adopted worker (%v)", f.Name(), err)
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	if _, pid, _ := get(addr); pid != serving {
 		t.Errorf("serving is %d, want the adopted %d", pid, serving)
