@@ -37,7 +37,7 @@ func (r *reading) crossTrust() {
 			Message: "Key= has no effect: Verify=no asks for no signature",
 			Hint:    "remove Verify=no to have signatures checked",
 		})
-	case src.Verify == fetcher.VerifyMinisign && !named:
+	case src.Verify == fetcher.VerifyMinisign && !named && !r.torn:
 		hint := "set Key= to the publisher's minisign public key, or to the file that holds it"
 		if !plainHTTP {
 			hint += "; Verify=no trusts whoever controls the source"
@@ -95,8 +95,8 @@ func (r *reading) crossFetcher() {
 // crossProbes finds probes that could never make a release bad.
 func (r *reading) crossProbes() {
 	c := &r.target.Confirm
-	if len(c.Probes) == 0 {
-		return
+	if len(c.Probes) == 0 || !r.ok() {
+		return // a value that was refused is not there to compare with
 	}
 	if verdict := time.Duration(c.ProbeFailuresMax) * c.ProbeInterval; verdict > c.Window {
 		r.report(r.where("Confirm", "WindowSec"), Diagnostic{

@@ -38,6 +38,9 @@ type reading struct {
 	headers map[string]origin
 	given   map[string][]assignment
 	found   []located
+	// torn is set where a line could not be read: a key that seems to be
+	// missing may have stood there.
+	torn bool
 	// errors and warnings count what was reported, kept or not.
 	errors, warnings int
 }
@@ -130,6 +133,7 @@ func (r *reading) read(t tree, name string) {
 	}
 	parsed, problems := unitfile.Parse(text)
 	for _, p := range problems {
+		r.torn = true
 		r.report(origin{file, p.Line}, Diagnostic{Code: CodeSyntax, Message: p.Message, Hint: p.Hint})
 	}
 	seen := map[string]int{} // keys that take one value → line
@@ -240,7 +244,7 @@ func (r *reading) fill() {
 	r.target.Name, r.target.File, r.target.Source.Target = r.name, r.files[0], r.name
 	for _, k := range r.keys {
 		given := r.given[k.Section+"."+k.Name]
-		if len(given) == 0 && k.Required {
+		if len(given) == 0 && k.Required && !r.torn {
 			r.report(r.place(k.Section), Diagnostic{
 				Code:    CodeMissing,
 				Message: fmt.Sprintf("%s= is missing in [%s]", k.Name, k.Section),

@@ -62,8 +62,11 @@ func (s scope) readTrusted(name string, most int64) (string, error) {
 		return string(raw), nil
 	}
 	hint := hintOf(err)
-	if errors.Is(err, fs.ErrPermission) {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
 		hint = readable
+	case errors.Is(err, fs.ErrNotExist):
+		hint = "put the file there, or correct its name"
 	}
 	return "", distrust(hint, "read %s: %w", unitfile.Quote(name), bare(err))
 }

@@ -161,6 +161,11 @@ func (p *parser) assignment(l string, start, end int) {
 		return
 	}
 	key, value, ok := strings.Cut(l, "=")
+	if !ok && l[len(l)-1] == ']' {
+		p.skipping = true // what follows was meant for that section
+		p.problem(start, fmt.Sprintf("the section header %s does not begin with [", Quote(l)), "write it as [Name], alone on its line")
+		return
+	}
 	if !ok {
 		p.problem(start, fmt.Sprintf("%s has no =", Quote(l)), "write Key=value; a comment begins with #")
 		return
