@@ -80,6 +80,11 @@ func classify(verb, unit string, err error) error {
 		}
 		return e
 	}
+	if verb != "read" && polkitsOwn(unit, de) {
+		e.Code = CodeDenied
+		e.Hint = "without polkit upgraderd may do nothing; see: systemctl status polkit.service"
+		return e
+	}
 	switch de.Name {
 	case "org.freedesktop.systemd1.NoSuchUnit":
 		e.Code = CodeNotFound
@@ -113,4 +118,11 @@ func classify(verb, unit string, err error) error {
 		e.Hint = "systemd is not on the bus"
 	}
 	return e
+}
+
+// polkitsOwn tells an error about the unit of polkit, which the bus starts to
+// ask it. systemd hands it on as if it were about the unit that was meant.
+func polkitsOwn(unit string, de dbus.Error) bool {
+	text := de.Error()
+	return !strings.Contains(text, unit) && strings.Contains(text, "polkit.service")
 }
