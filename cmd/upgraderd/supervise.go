@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -64,6 +66,7 @@ SIGUSR1 goes to the worker, SIGTERM stops.`,
 				opts.RuntimeDir, clean = dir, remove
 			}
 			opts.Log = slog.New(journal.NewHandler(os.Stderr, journal.Options{})).With("target", targetName(opts))
+			stayingSmall()
 			end, err := supervisor.Run(opts)
 			clean()
 			if err != nil {
@@ -109,6 +112,14 @@ func parseSignal(name string) (syscall.Signal, error) {
 		return 0, fmt.Errorf("--stop-signal=%q: not a signal; give a name such as SIGQUIT", name)
 	}
 	return sig, nil
+}
+
+// stayingSmall tunes the runtime for a process that waits: one runs beside
+// every service. A cache for each processor, and a heap that may grow to 4 MiB
+// before it is first collected, are for programs with more to do.
+func stayingSmall() {
+	runtime.GOMAXPROCS(1)
+	debug.SetGCPercent(30)
 }
 
 // targetName is how the daemon calls what runs here: the name of its
