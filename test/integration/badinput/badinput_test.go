@@ -74,6 +74,12 @@ func TestBadInput(t *testing.T) {
 				add(f)
 			}
 		}
+		own := scenes[1:]
+		for _, f := range configFaults() {
+			add(f)
+		}
+		configured := scenes[1+len(own):]
+		alone := add(noPolkit())
 		m.Run("systemctl", "daemon-reload")
 		sockets := []string{"systemctl", "start"}
 		for _, s := range scenes {
@@ -91,7 +97,7 @@ func TestBadInput(t *testing.T) {
 
 		t.Run("faults", func(t *testing.T) {
 			var running sync.WaitGroup
-			for _, s := range scenes[1:] {
+			for _, s := range own {
 				running.Add(1)
 				t.Run(s.name, func(t *testing.T) {
 					t.Parallel()
@@ -106,6 +112,16 @@ func TestBadInput(t *testing.T) {
 				t.Parallel()
 				upgradeUntil(t, steady, over)
 			})
+		})
+		// These two concern the whole daemon, and the whole machine.
+		t.Run("configuration", func(t *testing.T) { misconfigure(t, m.In(t), steady, configured) })
+		t.Run("polkit", func(t *testing.T) {
+			alone.t, alone.m = t, m.In(t)
+			alone.play("") // nobody is upgraded without
+			m.Run("systemctl", "stop", "polkit.service")
+			place := diary.now()
+			alone.publish("3.0.0") // by a polkit that the bus starts
+			alone.healed(place, m.Property(alone.unit, "MainPID"), "3.0.0")
 		})
 		t.Logf("over after %v", time.Since(began))
 	})

@@ -130,6 +130,25 @@ func hostFaults() []fault {
 	}
 }
 
+// noPolkit takes away what decides what the daemon may do.
+func noPolkit() fault {
+	const mask = "/etc/systemd/system/polkit.service"
+	return fault{
+		name: "nopolkit", event: journal.UnitUnusable, leaves: staged,
+		says: []string{"[AUTH_DENIED]", "reload live@nopolkit.service", "systemctl status polkit.service"},
+		begin: func(s *scene) {
+			s.m.Run("ln", "-s", "/dev/null", mask)
+			s.m.Run("systemctl", "daemon-reload")
+			s.m.Run("systemctl", "stop", "polkit.service")
+			s.publish("2.0.0")
+		},
+		end: func(s *scene) {
+			s.m.Run("rm", mask)
+			s.m.Run("systemctl", "daemon-reload")
+		},
+	}
+}
+
 // smallDisk gives the target a disk of its own.
 func smallDisk(s *scene) {
 	s.m.Run("mkdir", "-p", stateDir+s.name)

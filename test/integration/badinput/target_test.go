@@ -47,7 +47,7 @@ MatchPattern=%s
 Key=%s
 CAFile=/etc/upgraderd/city.pem
 PollIntervalSec=1s
-StallTimeoutSec=1s
+StallTimeoutSec=3s
 [Confirm]
 WindowSec=500ms
 ProbeIntervalSec=100ms
@@ -194,6 +194,14 @@ func (s *scene) play(steady string) {
 	} else {
 		s.fault.end(s)
 	}
+	s.healed(mended, pid, want)
+}
+
+// healed wants the upgrade to come about, without another word about trouble
+// since the cause is gone.
+func (s *scene) healed(mended int, pid, want string) {
+	t, m := s.t, s.m
+	t.Helper()
 	s.awaitVersion(t, m, want)
 	s.diary.awaitEvent(t, mended, s.name, journal.ReleaseConfirmed)
 	if got := m.Property(s.unit, "MainPID"); got != pid {
@@ -252,12 +260,25 @@ func (s *scene) unharmed(pid string) {
 
 var emptyIncoming = regexp.MustCompile(`^\.incoming-[0-9a-f]{12} -> $`)
 
+// judgeStore wants the target's directory as it was, but for what the fault
+// leaves. It may be looked at in the middle of a fetch, so it gets a while.
 func (s *scene) judgeStore(before []string) {
 	s.t.Helper()
+	wrong := s.changes(before)
+	for deadline := time.Now().Add(5 * time.Second); len(wrong) > 0 && time.Now().Before(deadline); {
+		time.Sleep(100 * time.Millisecond)
+		wrong = s.changes(before)
+	}
+	for _, entry := range wrong {
+		s.t.Errorf("the target's directory: %s", entry)
+	}
+}
+
+func (s *scene) changes(before []string) (wrong []string) {
 	after := s.store(s.m)
 	for _, entry := range before {
 		if !slices.Contains(after, entry) {
-			s.t.Errorf("%s is gone from the target's directory", entry)
+			wrong = append(wrong, "- "+entry)
 		}
 	}
 	for _, entry := range after {
@@ -266,7 +287,8 @@ func (s *scene) judgeStore(before []string) {
 			continue
 		}
 		if !slices.Contains(before, entry) && (s.fault.leaves == nil || !s.fault.leaves(entry)) {
-			s.t.Errorf("the target's directory now has %s", entry)
+			wrong = append(wrong, "+ "+entry)
 		}
 	}
+	return wrong
 }
