@@ -470,6 +470,22 @@ func TestUpgrades(t *testing.T) {
 			w.settles(name, VerdictGood)
 			w.saysOnce("the source answers again")
 		},
+		"the release in trouble is withdrawn": func(t *testing.T, w *world) {
+			w.running("1.0")
+			w.publish("1.1", "")
+			file := filepath.Join(w.dir, "app_1.1.sh")
+			if err := os.WriteFile(file, []byte("#!/bin/sh\nevil\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			w.start()
+			w.eventually("trouble", func(st TargetStatus) bool { return strings.Contains(st.Trouble, "ARTIFACT_DIGEST") })
+			if err := os.Remove(file); err != nil {
+				t.Fatal(err)
+			}
+			w.manifest()
+			w.eventually("no trouble", func(st TargetStatus) bool { return st.Trouble == "" })
+			w.saysOnce("the source answers again")
+		},
 		"the source goes away": func(t *testing.T, w *world) {
 			w.running("1.0")
 			away := w.dir + ".away"

@@ -77,6 +77,10 @@ func (m *machine) consult(ctx context.Context) (Event, error) {
 		return LookFailed, err
 	}
 	if !ok {
+		if m.state == Idle && m.record.Trouble != "" { // what failed on its way is not on offer any more
+			m.calm(ctx)
+			m.tidy(ctx)
+		}
 		return NothingNew, nil
 	}
 	if m.state == Held && (store.Digest(c.Digest).String() == m.record.Digest ||
