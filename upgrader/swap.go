@@ -104,7 +104,9 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 func (m *machine) announce(ctx context.Context, f systemd.Facts, way Swap, why string) {
 	if text := string(way) + ": " + why; m.way != text {
 		m.way = text
-		m.emit(ctx, journal.SwapChosen, slog.String("swap", string(way)), slog.String("reason", why))
+		if way != SwapNone { // which is told with the release that waits
+			m.emit(ctx, journal.SwapChosen, slog.String("swap", string(way)), slog.String("reason", why))
+		}
 	}
 	if f.NeedDaemonReload {
 		m.once(ctx, "daemon-reload "+m.record.Digest, journal.UnitChangedOnDisk)

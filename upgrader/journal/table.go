@@ -106,7 +106,7 @@ func table() map[Event]Description {
 			"ReleaseRefused", "b40ca3597fd348aca3bfa50c4ebafe1d", slog.LevelError,
 			"refused {to}, {from} keeps serving: {reason}",
 			"Release @UPGRADERD_TO@ of @UPGRADERD_TARGET@ was refused",
-			"@UPGRADERD_REASON@\nIt never took traffic, and @UPGRADERD_FROM@ keeps serving. The digest is known bad from now on; publish a repaired release, or try this one again with: upgraderd forgive @UPGRADERD_TARGET@",
+			"@UPGRADERD_REASON@\nIt never took traffic. Installed before it, and still: @UPGRADERD_FROM@. The digest is known bad from now on; publish a repaired release, or try this one again with: upgraderd forgive @UPGRADERD_TARGET@",
 		},
 		ReleaseChecked: {
 			"ReleaseChecked", "9b508eb806fd41f6a3ea1373a5553aae", slog.LevelInfo,
@@ -148,7 +148,7 @@ func table() map[Event]Description {
 			"ReleaseServes", "a1160b82ed094b678c33dade4bd395ac", LevelNotice,
 			"{to} serves after {took}, watching it for {window}",
 			"Release @UPGRADERD_TO@ of @UPGRADERD_TARGET@ serves",
-			"It took over from @UPGRADERD_FROM@. If it turns bad while it is watched, @UPGRADERD_FROM@ comes back.",
+			"It took over from the release before it: @UPGRADERD_FROM@. If it turns bad while it is watched, that one comes back.",
 		},
 		ReleaseInstalled: {
 			"ReleaseInstalled", "3c65fc2b838e456cac50b7934e84623e", LevelNotice,
@@ -278,7 +278,7 @@ func table() map[Event]Description {
 		},
 		UnitStopping: {
 			"UnitStopping", "d6cc3ee2799a2b3eb0b0c7c98c38079a", slog.LevelInfo,
-			"stopping {workers} workers on {signal}",
+			"stopping on {signal}, workers: {workers}",
 			"The supervisor of @UPGRADERD_TARGET@ stops",
 			"Every worker gets the stop signal, and at the drain limit SIGKILL.",
 		},
