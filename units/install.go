@@ -247,13 +247,14 @@ func nextSteps(r *os.Root, root string) []string {
 		// Users, directories and catalog are made when it boots.
 		return append(steps,
 			"systemctl --root="+root+" enable upgraderd.service",
-			"cp "+filepath.Join(root, "usr/share/doc/upgraderd/examples/app.upgrade")+" "+filepath.Join(root, "etc/upgraderd")+"/   # and edit it")
+			"# then one .upgrade file per service in "+filepath.Join(root, "etc/upgraderd")+", as in "+filepath.Join(root, "usr/share/doc/upgraderd/examples"))
 	}
 	return append(steps,
 		"systemd-sysusers upgraderd.conf",
 		"systemd-tmpfiles --create upgraderd.conf",
 		"journalctl --update-catalog",
 		"systemctl daemon-reload",
-		"cp /usr/share/doc/upgraderd/examples/app.upgrade /etc/upgraderd/   # and edit it",
-		"systemctl enable --now upgraderd.service")
+		"systemctl enable --now upgraderd.service",
+		"# then one .upgrade file per service in /etc/upgraderd, as in /usr/share/doc/upgraderd/examples,",
+		"# and after each change there: systemctl reload upgraderd")
 }
