@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 
@@ -30,15 +31,22 @@ the newest release again; systemctl reload upgraderd makes it look at once.`,
 			if err != nil {
 				return err
 			}
+			out := cmd.OutOrStdout()
+			if len(digests) == 0 {
+				fmt.Fprintf(out, "nothing of %s is known bad\n", target.Name)
+				return nil
+			}
 			for _, d := range digests {
+				bad, _, err := s.Bad(d)
+				if err != nil {
+					return err
+				}
 				if err := s.Forgive(d); err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "forgave %s\n", d)
+				fmt.Fprintf(out, "forgave %s (%.12s…)\n", cmp.Or(bad.Version, "a release"), d)
 			}
-			if len(digests) == 0 {
-				fmt.Fprintf(cmd.OutOrStdout(), "nothing of %s is known bad\n", target.Name)
-			}
+			fmt.Fprintln(out, "To have the newest release tried now: systemctl reload upgraderd")
 			return nil
 		},
 	}

@@ -114,7 +114,20 @@ func last(s upgrader.TargetStatus, now time.Time) string {
 	if s.Last.From != "" {
 		change = s.Last.From + " → " + s.Last.To
 	}
-	return fmt.Sprintf("%s %s, %s", change, s.Last.Verdict, ago(now.Sub(s.Last.When)))
+	return fmt.Sprintf("%s %s, %s", change, verdict(s.Last.Verdict), ago(now.Sub(s.Last.When)))
+}
+
+// verdict is one as people say it.
+func verdict(v upgrader.Verdict) string {
+	switch v {
+	case upgrader.VerdictRolledBack:
+		return "rolled back"
+	case upgrader.VerdictStuck:
+		return "not rolled back"
+	case upgrader.VerdictInconclusive:
+		return "left without a verdict"
+	}
+	return string(v)
 }
 
 // remarks are what a person should read twice.
@@ -123,8 +136,11 @@ func remarks(s upgrader.TargetStatus, now time.Time) []string {
 	if s.Trouble != "" {
 		lines = append(lines, s.Trouble)
 	}
+	if s.State == upgrader.Held {
+		lines = append(lines, shortRelease(s.To)+" waits for you (Swap=none); to let upgraderd swap, set Swap=auto and run: systemctl reload upgraderd")
+	}
 	if s.Last != nil && s.Last.Reason != "" {
-		lines = append(lines, fmt.Sprintf("%s was %s: %s", s.Last.To, s.Last.Verdict, s.Last.Reason))
+		lines = append(lines, fmt.Sprintf("%s was %s: %s", s.Last.To, verdict(s.Last.Verdict), s.Last.Reason))
 	}
 	for _, bad := range s.KnownBad {
 		if s.Last != nil && s.Last.Digest == bad.Digest {
@@ -170,7 +186,11 @@ func ago(d time.Duration) string {
 func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return withStatus(exitUsage, fmt.Errorf("%w\nUsage: %s", err, strings.TrimSpace(cmd.UseLine())))
+			what := err.Error()
+			if strings.HasPrefix(what, "accepts ") { // cobra's own words are for programmers
+				what = fmt.Sprintf("wrong number of arguments: %d", len(args))
+			}
+			return withStatus(exitUsage, fmt.Errorf("%s\nUsage: %s", what, strings.TrimSpace(cmd.UseLine())))
 		}
 		return nil
 	}
