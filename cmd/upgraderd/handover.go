@@ -17,8 +17,8 @@ func handoverCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "handover",
 		Short: "Ask a unit's supervisor for a new worker, and wait for it",
-		Long: `Ask the supervisor for a handover and wait until it is over. Exit status 0:
-the new worker serves. Exit status 1: it does not, and the old one never noticed.
+		Long: `Ask the supervisor for a handover and wait until it is over. Exit status 0: the
+new worker serves. Exit status 1: it does not, and the old one never noticed.
 
 This is what ExecReload= of a supervised unit runs; an operator says
 "systemctl reload UNIT".`,
@@ -50,6 +50,6 @@ This is what ExecReload= of a supervised unit runs; an operator says
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&dir, "runtime-dir", "", "the supervisor's runtime `directory` (default: $RUNTIME_DIRECTORY)")
+	cmd.Flags().StringVar(&dir, "runtime-dir", "", "the supervisor's runtime `directory`\n(default: $RUNTIME_DIRECTORY)")
 	return cmd
 }

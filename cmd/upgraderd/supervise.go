@@ -33,7 +33,7 @@ this process's PID stay, the worker changes.
 Under systemd this is ExecStart= of a Type=notify service, with
 ExecReload=upgraderd handover. SIGHUP and SIGUSR2 mean the same as a reload,
 SIGUSR1 goes to the worker, SIGTERM stops.`,
-		Example: `  ExecStart=/usr/bin/upgraderd supervise --root=%S/upgraderd/app -- bin/app --flag
+		Example: `  ExecStart=/usr/bin/upgraderd supervise --root=%S/upgraderd/app -- bin/app -v
   upgraderd supervise --listen=web=tcp:127.0.0.1:8080 -- /srv/app/bin/app`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -78,14 +78,14 @@ SIGUSR1 goes to the worker, SIGTERM stops.`,
 	}
 	f := cmd.Flags()
 	f.SetInterspersed(false)
-	f.StringVar(&opts.Root, "root", "", "the target's `directory` in the release store; PROGRAM is a path inside a release")
-	f.StringArrayVar(&listen, "listen", nil, "open a `[NAME=]NETWORK:ADDRESS` that no .socket unit holds (repeatable)")
-	f.StringVar(&ready, "ready", "notify", "when a worker is ready: notify, accepting, after=`TIME`, or a command")
-	f.DurationVar(&opts.StartTimeout, "start-timeout", supervisor.DefaultStartTimeout, "how long a worker may take to become ready")
-	f.DurationVar(&opts.DrainTimeout, "drain-timeout", supervisor.DefaultDrainTimeout, "how long an old worker may finish what it has")
-	f.StringVar(&stopSignal, "stop-signal", "SIGTERM", "the `signal` that asks a worker to drain")
-	f.IntVar(&opts.MaxDraining, "max-draining", supervisor.DefaultMaxDraining, "refuse a handover while so many old workers drain")
-	f.StringVar(&opts.RuntimeDir, "runtime-dir", "", "`directory` for the control and notify sockets (default: $RUNTIME_DIRECTORY)")
+	f.StringVar(&opts.Root, "root", "", "the target's `directory` in the release store;\nPROGRAM is a path inside a release")
+	f.StringArrayVar(&listen, "listen", nil, "open a `SOCKET` that no .socket unit holds,\n[NAME=]NETWORK:ADDRESS (repeatable)")
+	f.StringVar(&ready, "ready", "notify", "a worker is ready `WHEN` it says so (notify), it\nwaits on its sockets (accepting), a time is over\n(after=TIME), or a command succeeds\n")
+	f.DurationVar(&opts.StartTimeout, "start-timeout", supervisor.DefaultStartTimeout, "`time` a worker may take to become ready\n")
+	f.DurationVar(&opts.DrainTimeout, "drain-timeout", supervisor.DefaultDrainTimeout, "`time` an old worker has to finish its work\n")
+	f.StringVar(&stopSignal, "stop-signal", "SIGTERM", "the `signal` that asks a worker to drain\n")
+	f.IntVar(&opts.MaxDraining, "max-draining", supervisor.DefaultMaxDraining, "refuse a handover while this `number` of old\nworkers drain")
+	f.StringVar(&opts.RuntimeDir, "runtime-dir", "", "`directory` for the control and notify sockets\n(default: $RUNTIME_DIRECTORY)")
 	return cmd
 }
 

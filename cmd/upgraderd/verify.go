@@ -24,7 +24,7 @@ with file, line and what to do. Exit status 1 if any could not be used.`,
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&root, "root", root, "read the configuration below this `directory`")
+	cmd.Flags().StringVar(&root, "root", root, "read configuration below this `directory`")
 	return cmd
 }
 
