@@ -89,7 +89,7 @@ func (f *Fetcher) Check(ctx context.Context) (Listing, error) {
 	defer f.mu.Unlock()
 	f.rhythm.looked(state)
 	if err != nil {
-		e := f.explain("check", err)
+		e := f.explain("list releases", err)
 		f.rhythm.failed(e)
 		return Listing{}, e
 	}
