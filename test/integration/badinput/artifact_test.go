@@ -47,7 +47,7 @@ func artifactFaults() []fault {
 	bad := func(name string, says string, data func(s *scene) []byte) fault {
 		return fault{
 			name: name, event: journal.ReleaseRefused,
-			says:  []string{"refused 2.0.0, 1.0.0 keeps serving", says},
+			says:  []string{"2.0.0", "1.0.0", says},
 			begin: func(s *scene) { s.publishBad(data(s)) },
 		}
 	}

@@ -121,7 +121,7 @@ func TestBadInput(t *testing.T) {
 			m.Run("systemctl", "stop", "polkit.service")
 			place := diary.now()
 			alone.publish("3.0.0") // by a polkit that the bus starts
-			alone.healed(place, m.Property(alone.unit, "MainPID"), "3.0.0")
+			alone.healed(place, place, m.Property(alone.unit, "MainPID"), "3.0.0")
 		})
 		t.Logf("over after %v", time.Since(began))
 	})

@@ -116,5 +116,5 @@ func misconfigure(t *testing.T, m *kit.Machine, steady *scene, scenes []*scene) 
 		s.fault.end(s)
 	}
 	reload()
-	each(func(_ *testing.T, s *scene) { s.healed(mended, pids[s.name], "2.0.0") })
+	each(func(_ *testing.T, s *scene) { s.healed(mended, mended, pids[s.name], "2.0.0") })
 }

@@ -194,12 +194,12 @@ func (s *scene) play(steady string) {
 	} else {
 		s.fault.end(s)
 	}
-	s.healed(mended, pid, want)
+	s.healed(mended, s.diary.now(), pid, want)
 }
 
-// healed wants the upgrade to come about, without another word about trouble
-// since the cause is gone.
-func (s *scene) healed(mended int, pid, want string) {
+// healed wants the upgrade to come about since the mending began, without
+// another word about trouble since it was over.
+func (s *scene) healed(mended, whole int, pid, want string) {
 	t, m := s.t, s.m
 	t.Helper()
 	s.awaitVersion(t, m, want)
@@ -207,9 +207,8 @@ func (s *scene) healed(mended int, pid, want string) {
 	if got := m.Property(s.unit, "MainPID"); got != pid {
 		t.Errorf("MainPID after the upgrade: got %s, want %s as before", got, pid)
 	}
-	for _, l := range s.diary.since(mended, s.name) {
-		// It may look between a change and its daemon-reload.
-		if l.trouble() && !l.is(journal.UnitChangedOnDisk) {
+	for _, l := range s.diary.since(whole, s.name) {
+		if l.trouble() {
 			t.Errorf("after the fault's end the journal says: %v", l)
 		}
 	}
