@@ -99,10 +99,19 @@ func printStatus(w io.Writer, all []upgrader.TargetStatus, now time.Time) error 
 
 // state is what is going on, with the version it is about.
 func state(s upgrader.TargetStatus) string {
+	if untouched(s) {
+		return "new"
+	}
 	if to := shortRelease(s.To); to != "" {
 		return string(s.State) + " " + to
 	}
 	return string(s.State)
+}
+
+// untouched tells of a target that no daemon has begun to follow: the first
+// thing that one does is to write a record.
+func untouched(s upgrader.TargetStatus) bool {
+	return s.State == upgrader.Idle && s.Since.IsZero() && s.Current == "" && s.Trouble == ""
 }
 
 // last is how the last attempt ended.
@@ -135,6 +144,9 @@ func remarks(s upgrader.TargetStatus, now time.Time) []string {
 	var lines []string
 	if s.Trouble != "" {
 		lines = append(lines, s.Trouble)
+	}
+	if untouched(s) {
+		lines = append(lines, "not followed yet; check it with upgraderd verify, then run: systemctl reload-or-restart upgraderd")
 	}
 	if s.State == upgrader.Held {
 		lines = append(lines, shortRelease(s.To)+" waits for you (Swap=none); to let upgraderd swap, set Swap=auto and run: systemctl reload upgraderd")
