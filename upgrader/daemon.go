@@ -347,7 +347,9 @@ func (d *Daemon) follow(ctx context.Context, m *machine, s *heldStore) {
 	d.commons.join(m.target.Name, member{m.target.Program, s.Store})
 	defer d.commons.leave(m.target.Name)
 	m.store = d.disk(s.Store)
-	_ = m.run(ctx) // ctx's end or the target's retirement; neither is news
+	if err := m.run(ctx); errors.Is(err, errRetired) {
+		journal.Emit(ctx, m.log, journal.TargetDropped, slog.String("unit", m.target.Unit), slog.String("path", s.Path()))
+	}
 }
 
 func (d *Daemon) cannotOpen(ctx context.Context, m *machine, quiet *hush, err error) {

@@ -674,6 +674,7 @@ func TestReloadInTheMiddle(t *testing.T) {
 		if got := w.daemon.Status(); len(got) != 0 {
 			t.Errorf("got %+v, want nothing", got)
 		}
+		w.saysOnce("no longer followed; app.service goes on")
 		w.publish("1.2", "")
 		time.Sleep(time.Hour)
 		if st := w.status(); st.Current != name {

@@ -27,6 +27,7 @@ const (
 	ConfigRejected
 	ConfigDoubtful
 	TargetLocked
+	TargetDropped
 	ReleaseFound
 	ReleaseKnownBad
 	ReleaseIncomparable

@@ -35,6 +35,12 @@ func table() map[Event]Description {
 			"Target @UPGRADERD_TARGET@ is held by another process",
 			"Two daemons must not write one release store. Stop the other upgraderd; this one asks again by itself.",
 		},
+		TargetDropped: {
+			"TargetDropped", "9ffcd69e358440a59143857250f3c78e", LevelNotice,
+			"no longer followed; {unit} goes on, and its releases stay in {path}",
+			"Target @UPGRADERD_TARGET@ is not followed any more",
+			"Its .upgrade file is gone, masked or broken; upgraderd verify tells of a broken one. @UPGRADERD_UNIT@ goes on with the release it runs, which lies in @UPGRADERD_PATH@: remove that directory only when the unit needs it no more.",
+		},
 		ReleaseFound: {
 			"ReleaseFound", "d4f2b5533b7448c2898c23392d7d43a4", LevelNotice,
 			"found {to}, {from} is installed",
