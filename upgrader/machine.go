@@ -186,6 +186,7 @@ type machine struct {
 	verified *fetcher.Verified // between Fetching and Staging
 	base     systemd.Facts     // what Confirming compares with
 	way      string            // the swap announced last
+	denied   string            // digest whose swap systemd would not queue
 	hush     hush
 	pause    backoff
 	lookNow  bool
@@ -351,7 +352,7 @@ func (m *machine) adopt(ctx context.Context) error {
 		return errRetired
 	}
 	m.use(o.target)
-	m.calm(ctx)
+	m.pause.reset() // what failed is tried at once; whether it is mended, that tells
 	m.lookNow = true
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -73,6 +74,7 @@ func (m *machine) fetch(ctx context.Context) (Event, error) {
 	began := time.Now()
 	v, err := m.source.Fetch(ctx, c, dir, nil)
 	if err != nil {
+		_ = os.Remove(dir) // goes if it is empty; what can be resumed stays
 		return m.fetchFailed(ctx, err)
 	}
 	m.verified = v
@@ -165,10 +167,16 @@ func (m *machine) install(ctx context.Context, v *fetcher.Verified) (store.Relea
 		return store.Release{}, err
 	}
 	if err := unpack.Unpack(ctx, v.File(), c.Name, tree, unpack.Options{Program: m.target.Program}); err != nil {
-		return store.Release{}, fmt.Errorf("unpack %s: %w", c.Name, err)
+		return store.Release{}, err
 	}
 	if err := unpack.CheckProgram(filepath.Join(tree, m.target.Program)); err != nil {
-		return store.Release{}, fmt.Errorf("look at %s of %s: %w", m.target.Program, c.Name, err)
+		var e *unpack.Error
+		if !errors.As(err, &e) {
+			return store.Release{}, err
+		}
+		named := *e // by where it is in the artifact, not by where it lies for now
+		named.Op = fmt.Sprintf("check %s of %s", m.target.Program, c.Name)
+		return store.Release{}, &named
 	}
 	return to, m.store.Install(ctx, tree, to, digest)
 }

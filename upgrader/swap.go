@@ -40,7 +40,7 @@ func (m *machine) swap(ctx context.Context) (Event, error) {
 	if err != nil {
 		return m.unusable(ctx, err)
 	}
-	m.announce(ctx, f, way, why)
+	m.announce(ctx, way, why)
 	if way == SwapNone {
 		m.emit(ctx, journal.OperatorAwaited)
 		return OperatorAwaited, nil
@@ -81,7 +81,10 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 	if f.ActiveState == "inactive" {
 		return m.installOnly(ctx, to)
 	}
-	m.emit(ctx, journal.SwapStarted, slog.String("swap", string(way)))
+	if m.denied != r.Digest { // else it is the same news again
+		m.emit(ctx, journal.SwapStarted, slog.String("swap", string(way)))
+	}
+	m.denied = ""
 	began := time.Now()
 	var event Event
 	switch {
@@ -93,6 +96,10 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 		event, err = m.restart(ctx, f, to)
 	}
 	if event == ReleaseServed {
+		// Asked twice: systemd says so of every unit while it is told of one.
+		if f.NeedDaemonReload && m.base.NeedDaemonReload {
+			m.once(ctx, "daemon-reload "+m.record.Digest, journal.UnitChangedOnDisk)
+		}
 		m.record.Invocation, m.record.Restarts = m.base.InvocationID, m.base.NRestarts
 		m.emit(ctx, journal.ReleaseServes, slog.Duration("took", time.Since(began)), slog.Duration("window", m.window()))
 		m.calm(ctx)
@@ -101,15 +108,12 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 }
 
 // announce says how the unit is swapped, when that is news.
-func (m *machine) announce(ctx context.Context, f systemd.Facts, way Swap, why string) {
+func (m *machine) announce(ctx context.Context, way Swap, why string) {
 	if text := string(way) + ": " + why; m.way != text {
 		m.way = text
 		if way != SwapNone { // which is told with the release that waits
 			m.emit(ctx, journal.SwapChosen, slog.String("swap", string(way)), slog.String("reason", why))
 		}
-	}
-	if f.NeedDaemonReload {
-		m.once(ctx, "daemon-reload "+m.record.Digest, journal.UnitChangedOnDisk)
 	}
 }
 
@@ -288,6 +292,7 @@ func (m *machine) notQueued(ctx context.Context, err error) (Event, error) {
 		return m.inconclusive(ctx, m.errText(err))
 	}
 	m.record.Attempts-- // the release was not even tried
+	m.denied = m.record.Digest
 	return m.unusable(ctx, err)
 }
 

@@ -146,6 +146,14 @@ func pickSwap(t *Target, f systemd.Facts, root string) (Swap, string, error) {
 		}
 		return SwapHandover, "Swap=handover", nil
 	}
+	if st, ok := serving(f); ok && st.Release != "" && supervision(f) == nil {
+		// What runs is not what the unit file says any more. A restart would
+		// stop a good service for a start that nobody has tried.
+		return "", "", &unitError{
+			"UNIT_CHANGED", t.Unit, "runs under upgraderd supervise, but its unit file does not say so any more",
+			"correct ExecStart= and run systemctl daemon-reload, or restart it by hand, or set Swap=restart",
+		}
+	}
 	if missing != "" {
 		return SwapRestart, missing, nil
 	}
@@ -154,12 +162,7 @@ func pickSwap(t *Target, f systemd.Facts, root string) (Swap, string, error) {
 
 // noHandover says what a unit lacks for a handover, "" if nothing.
 func noHandover(f systemd.Facts, root string) string {
-	var argv []string
-	for _, line := range f.ExecStart {
-		if slices.Contains(line, "supervise") {
-			argv = line
-		}
-	}
+	argv := supervision(f)
 	if argv == nil {
 		return "ExecStart= does not run upgraderd supervise"
 	}
@@ -179,6 +182,17 @@ func noHandover(f systemd.Facts, root string) string {
 		return "it runs under upgraderd supervise, but ExecReload= is missing (want ExecReload=/usr/bin/upgraderd handover)"
 	}
 	return "it runs under upgraderd supervise, but ExecReload= does not run upgraderd handover"
+}
+
+// supervision is the line of ExecStart= that runs upgraderd supervise, nil if
+// none does.
+func supervision(f systemd.Facts) []string {
+	for _, line := range f.ExecStart {
+		if slices.Contains(line, "supervise") {
+			return line
+		}
+	}
+	return nil
 }
 
 // rootArgument finds --root=DIR or --root DIR before the program's own

@@ -308,6 +308,7 @@ type fakeUnit struct {
 	mu         sync.Mutex
 	facts      systemd.Facts
 	generation int
+	runs       string               // the release, whoever says so
 	behave     map[string]behaviour // by version
 	calls      []string
 	invocation int
@@ -379,6 +380,10 @@ func (u *fakeUnit) behaviourOf(release string) behaviour {
 
 func (u *fakeUnit) serve(release string) {
 	u.generation++
+	u.runs = release
+	if supervision(u.facts) == nil {
+		return // nobody speaks our sentence then
+	}
 	u.facts.StatusText = statusline.Format(statusline.Status{Release: release, PID: 100 + u.generation, Generation: u.generation})
 }
 
@@ -395,6 +400,7 @@ func (u *fakeUnit) begin(release string) {
 func (u *fakeUnit) end(state, sub, result string) {
 	u.facts.ActiveState, u.facts.SubState, u.facts.Result = state, sub, result
 	u.facts.MainPID, u.facts.StatusText, u.facts.ExecMainCode = 0, "", 1
+	u.runs = ""
 	u.facts.ExecMainStatus = 1
 	if result == "success" {
 		u.facts.ExecMainStatus = 0
@@ -438,8 +444,7 @@ func (u *fakeUnit) crash(restarts bool) {
 func (u *fakeUnit) serving() string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	st, _ := statusline.Parse(u.facts.StatusText)
-	return st.Release
+	return u.runs
 }
 
 func (u *fakeUnit) do(ctx context.Context, verb string, act func() systemd.Result) (systemd.Result, error) {
