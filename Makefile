@@ -18,8 +18,9 @@ export UPGRADERD_SUITES ?= bookworm trixie forky
 UPGRADERD_DEMO_SUITE ?= trixie
 
 # What the lab and the linters need from the distribution: mmdebstrap makes the
-# base trees, systemd-container boots them, a C compiler serves -race alone.
-PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates
+# base trees, systemd-container boots them, a C compiler serves -race alone, and
+# minisign(1) signs what we have to accept.
+PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign
 
 # How long make soak goes on.
 export UPGRADERD_SOAK ?= 10m
