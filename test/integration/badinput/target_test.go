@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -257,8 +256,6 @@ func (s *scene) unharmed(pid string) {
 	}
 }
 
-var emptyIncoming = regexp.MustCompile(`^\.incoming-[0-9a-f]{12} -> $`)
-
 // judgeStore wants the target's directory as it was, but for what the fault
 // leaves. It may be looked at in the middle of a fetch, so it gets a while.
 func (s *scene) judgeStore(before []string) {
@@ -281,10 +278,6 @@ func (s *scene) changes(before []string) (wrong []string) {
 		}
 	}
 	for _, entry := range after {
-		// A directory that a fetch would be in may stay, as long as it is empty.
-		if emptyIncoming.MatchString(entry) {
-			continue
-		}
 		if !slices.Contains(before, entry) && (s.fault.leaves == nil || !s.fault.leaves(entry)) {
 			wrong = append(wrong, "+ "+entry)
 		}
