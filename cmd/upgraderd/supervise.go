@@ -116,8 +116,10 @@ func parseSignal(name string) (syscall.Signal, error) {
 
 // stayingSmall tunes the runtime for a process that waits: one runs beside
 // every service. A cache for each processor, and a heap that may grow to 4 MiB
-// before it is first collected, are for programs with more to do.
+// before it is first collected, are for programs with more to do, and a profile
+// of the heap is for nobody here.
 func stayingSmall() {
+	runtime.MemProfileRate = 0
 	runtime.GOMAXPROCS(1)
 	debug.SetGCPercent(30)
 }

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"time"
+
+	"github.com/upgraderd/upgraderd/test/load"
+)
+
+// What a swap adds to the slowest request near it. Each swap has a window that
+// begins with the trigger, and a quiet window of the same length right before
+// it, of the same run: the machine's own hiccups fall into both. What is
+// compared is the median over all swaps of the slowest request in the window.
+
+const (
+	latencySwaps     = 60
+	slowLatencySwaps = 20
+	slowStart        = 2 * time.Second
+	// latencyAfter is how long after the first answer a window goes on: the
+	// old release has drained by then.
+	latencyAfter = 250 * time.Millisecond
+	mostAdded    = 1.1
+)
+
+func measureLatency(ctx context.Context, b *bench) error {
+	if err := latency(ctx, b, "", latencySwaps, 0); err != nil {
+		return err
+	}
+	return latency(ctx, b, "slow:"+slowStart.String(), slowLatencySwaps, slowStart)
+}
+
+func latency(ctx context.Context, b *bench, fault string, count int, start time.Duration) error {
+	s, err := newScene(ctx, b, fault)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	o := traffic(address)
+	o.Samples = true
+	clients, err := s.load(ctx, o)
+	if err != nil {
+		return err
+	}
+	window := start + latencyAfter
+	var done []swap
+	order := swapOrder{Releases: s.releases, Count: count, Via: hangup, Every: 2*window + 2*latencyAfter}
+	err = s.order(ctx, "swaps", order, &done)
+	time.Sleep(window)
+	r, stopErr := clients.Stop()
+	if err != nil {
+		return err
+	}
+	if stopErr != nil {
+		return stopErr
+	}
+	var quiet, busy []time.Duration
+	for _, w := range done {
+		quiet = append(quiet, slowest(r.Samples, w.Began.Add(-window), w.Began))
+		busy = append(busy, slowest(r.Samples, w.Began, w.Began.Add(window)))
+	}
+	name := "slowest request around a swap"
+	if start > 0 {
+		name += fmt.Sprintf(", program that starts in %s", start)
+	}
+	ratio := median(busy).Seconds() / median(quiet).Seconds()
+	b.table.hold(ratio <= mostAdded && r.Failures() == 0, name, fmt.Sprintf("≤ %.1f × without", mostAdded),
+		"%s / %s = %.2f × (median of %d windows of %s)", ms(median(busy)), ms(median(quiet)), ratio, len(done), window)
+	return nil
+}
+
+// slowest is the longest that a request took which began in this window.
+// Samples are in the order of their begin.
+func slowest(samples []load.Sample, from, to time.Time) time.Duration {
+	first := sort.Search(len(samples), func(i int) bool { return !samples[i].Began.Before(from) })
+	var most time.Duration
+	for _, s := range samples[first:] {
+		if !s.Began.Before(to) {
+			break
+		}
+		most = max(most, s.Took)
+	}
+	return most
+}
