@@ -22,7 +22,7 @@
 // # A handover, in order
 //
 //  1. The release is picked: next where that link exists, else current.
-//  2. A worker is started behind a gate (package fork). Only when its pidfd and its role are
+//  2. A worker is started behind a gate. Only when its pidfd and its role are
 //     in systemd's fd store does the gate open, so there is never a worker
 //     that a restarted supervisor would not know.
 //  3. The worker becomes ready (see [Ready]) before the start deadline, or it

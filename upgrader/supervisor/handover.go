@@ -104,18 +104,19 @@ func (s *Supervisor) start(rel release) error {
 	if err != nil {
 		return err
 	}
-	w, err := s.spawn(rel, s.generation, path)
+	w, gate, err := s.spawn(rel, s.generation, path)
 	if err != nil {
 		notify.close()
 		return err
 	}
+	defer gate.Close()
 	w.notify = notify
 	s.starting, s.failure = w, ""
 	s.setDeadline(w, s.opts.StartTimeout, s.startTooLong)
 	s.tell("EXTEND_TIMEOUT_USEC=" + micros(s.opts.StartTimeout))
 	s.remember(w)
 	s.watch(w)
-	if err := w.child.Open(); err != nil {
+	if _, err := gate.Write([]byte{1}); err != nil {
 		s.log.Warn("opening the gate of a worker that is gone", "pid", w.pid, "error", err)
 	}
 	s.emit(journal.WorkerStarting, s.about(w)...)
@@ -191,7 +192,6 @@ func (s *Supervisor) ready(w *worker) {
 	old := s.serving
 	first := old == nil && s.lost == nil
 	w.timer.Stop()
-	w.child.Close()
 	w.role, w.deadline, w.stored = roleServing, time.Time{}, nil
 	s.starting, s.serving, s.lost = nil, w, nil
 	s.pat(w)
@@ -302,10 +302,6 @@ func (s *Supervisor) failedToStart(w *worker, e Exit) {
 		s.unstore(name)
 	}
 	why := w.failed
-	if why == nil {
-		why = w.child.Failed()
-	}
-	w.child.Close()
 	if why == nil {
 		why = fmt.Errorf("%s, %s after its start and before it was ready", e, time.Since(w.started).Round(time.Millisecond))
 	}

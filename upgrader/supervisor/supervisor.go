@@ -18,7 +18,6 @@ import (
 	"github.com/upgraderd/upgraderd/activation"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 	"github.com/upgraderd/upgraderd/upgrader/statusline"
-	"github.com/upgraderd/upgraderd/upgrader/supervisor/fork"
 )
 
 // Supervisor is the state of one run. It belongs to the goroutine in loop.
@@ -70,7 +69,6 @@ func Run(opts Options) (Exit, error) {
 }
 
 func (s *Supervisor) run() (Exit, error) {
-	fork.RestoreFileLimit()
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/upgraderd/upgraderd/upgrader/supervisor/fork"
 )
 
 // role is what a worker is to the unit. There is at most one starting and
@@ -30,8 +28,7 @@ const (
 type worker struct {
 	generation int
 	pid        int
-	pidfd      *os.File    // owned; closed when the worker is gone
-	child      *fork.Child // until it serves or is gone; nil once adopted
+	pidfd      *os.File // owned; closed when the worker is gone
 	role       role
 	release    release
 	started    time.Time
@@ -59,32 +56,50 @@ type worker struct {
 // errProgram is a release whose program cannot be executed.
 var errProgram = errors.New("program")
 
-// spawn starts a worker behind its gate: the caller lets it in or gives the
-// gate up.
-func (s *Supervisor) spawn(rel release, generation int, notifyPath string) (*worker, error) {
+// spawn starts a worker behind its gate. The caller opens the gate by
+// writing one byte to it and closes it; closing it without makes the worker
+// leave before its program ever ran.
+func (s *Supervisor) spawn(rel release, generation int, notifyPath string) (w *worker, gate *os.File, err error) {
 	if err := unix.Access(rel.program, unix.X_OK); err != nil {
-		return nil, fmt.Errorf("%w %s: %w", errProgram, rel.program, err)
+		return nil, nil, fmt.Errorf("%w %s: %w", errProgram, rel.program, err)
 	}
-	var (
-		files []int
-		names []string
-	)
-	for _, sock := range s.sockets.all() {
-		files = append(files, sock.fd)
+	// Not os.Pipe: that one's ends do not block, and the shim has to.
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, fmt.Errorf("make a gate: %w", err)
+	}
+	defer unix.Close(pipe[0])
+	gate = os.NewFile(uintptr(pipe[1]), "gate")
+	sockets := s.sockets.all()
+	files := []uintptr{0, 1, 2}
+	names := make([]string, 0, len(sockets))
+	for _, sock := range sockets {
+		files = append(files, uintptr(sock.fd))
 		names = append(names, sock.name)
 	}
-	env, pids := workerEnv(os.Environ(), rel, names, notifyPath, s.watchdog)
-	child, err := fork.Start(fork.Options{
-		Program: rel.program, Args: append([]string{rel.program}, s.opts.Args...),
-		Env: env, PIDs: pids, Files: files,
+	files = append(files, uintptr(pipe[0]))
+
+	argv := append([]string{"upgraderd", ShimVerb, strconv.Itoa(len(files) - 1), strconv.Itoa(len(sockets)), rel.program, rel.program}, s.opts.Args...)
+	pidfd := -1
+	pid, err := syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
+		Env:   workerEnv(os.Environ(), rel, names, notifyPath, s.watchdog),
+		Files: files,
+		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("start worker: %w", err)
+		gate.Close()
+		return nil, nil, fmt.Errorf("start worker: %w", err)
 	}
-	return &worker{
-		generation: generation, pid: child.PID, pidfd: pidfdFile(child.PIDFD), child: child,
-		role: roleStarting, release: rel, started: time.Now(), listening: s.sockets.listening(),
-	}, nil
+	if pidfd < 0 { // a kernel without pidfds (before 5.2) cannot hold our promise
+		gate.Close()
+		return nil, nil, errors.New("this kernel has no pidfds: Linux 5.4 or newer is needed")
+	}
+	unix.CloseOnExec(pidfd)
+	w = &worker{
+		generation: generation, pid: pid, pidfd: pidfdFile(pidfd), role: roleStarting,
+		release: rel, started: time.Now(), listening: s.sockets.listening(),
+	}
+	return w, gate, nil
 }
 
 // pidfdFile makes the runtime's poller watch a pidfd, so that waiting for a
@@ -95,9 +110,9 @@ func pidfdFile(fd int) *os.File {
 }
 
 // workerEnv is the supervisor's environment without what systemd meant for
-// the supervisor, and with what the worker needs of the same kind; pids are
-// the variables that are to hold the worker's PID.
-func workerEnv(env []string, rel release, names []string, notifyPath string, watchdog time.Duration) (out, pids []string) {
+// the supervisor, and with what the worker needs of the same kind.
+func workerEnv(env []string, rel release, names []string, notifyPath string, watchdog time.Duration) []string {
+	var out []string
 	for _, e := range env {
 		key, _, _ := strings.Cut(e, "=")
 		switch key {
@@ -109,21 +124,19 @@ func workerEnv(env []string, rel release, names []string, notifyPath string, wat
 		out = append(out, e)
 	}
 	if len(names) > 0 {
-		pids = append(pids, "LISTEN_PID")
 		out = append(out, "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
 	}
 	if notifyPath != "" {
 		out = append(out, "NOTIFY_SOCKET="+notifyPath)
 	}
 	if watchdog > 0 {
-		pids = append(pids, "WATCHDOG_PID")
 		out = append(out, "WATCHDOG_USEC="+strconv.FormatInt(watchdog.Microseconds(), 10))
 	}
 	out = append(out, "UPGRADERD_RELEASE="+rel.name())
 	if rel.Version != "" {
 		out = append(out, "UPGRADERD_VERSION="+rel.Version)
 	}
-	return out, pids
+	return out
 }
 
 // signal sends sig to the worker itself, through its pidfd: never to a
