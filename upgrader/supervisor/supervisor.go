@@ -242,6 +242,8 @@ func (s *Supervisor) stop(sig syscall.Signal) {
 	if w := s.serving; w != nil {
 		s.serving = nil
 		s.drain(w)
+		s.reportDrain(w)
+		s.status("")
 	}
 	s.endIfIdle()
 }
