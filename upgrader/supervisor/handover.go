@@ -112,14 +112,13 @@ func (s *Supervisor) start(rel release) error {
 	defer gate.Close()
 	w.notify = notify
 	s.starting, s.failure = w, ""
+	s.setDeadline(w, s.opts.StartTimeout, s.startTooLong)
+	s.tell("EXTEND_TIMEOUT_USEC=" + micros(s.opts.StartTimeout))
 	s.remember(w)
+	s.watch(w)
 	if _, err := gate.Write([]byte{1}); err != nil {
 		s.log.Warn("opening the gate of a worker that is gone", "pid", w.pid, "error", err)
 	}
-	// The rest can wait until the worker is on its way.
-	s.setDeadline(w, s.opts.StartTimeout, s.startTooLong)
-	s.watch(w)
-	s.tell("EXTEND_TIMEOUT_USEC=" + micros(s.opts.StartTimeout))
 	s.emit(journal.WorkerStarting, s.about(w)...)
 	s.status("")
 	return nil
@@ -196,19 +195,14 @@ func (s *Supervisor) ready(w *worker) {
 	w.role, w.deadline, w.stored = roleServing, time.Time{}, nil
 	s.starting, s.serving, s.lost = nil, w, nil
 	s.pat(w)
-	took := time.Since(w.started)
-	if old != nil {
-		s.drain(old) // first of all: it takes connections until it is told
-	} else {
-		s.remember(nil)
-	}
-	s.status("") // with READY=1 it has to be true already
+	s.remember(nil) // before the old one is told: a restart of ours must not choose it
+	s.status("")    // with READY=1 it has to be true already
 	if first {
 		s.tell("READY=1")
 	}
-	s.emit(journal.WorkerReady, append(s.about(w), slog.Duration("took", took))...)
+	s.emit(journal.WorkerReady, append(s.about(w), slog.Duration("took", time.Since(w.started)))...)
 	if old != nil {
-		s.reportDrain(old)
+		s.drain(old)
 	}
 	s.answer(Reply{Release: w.release.name()})
 	s.rest()
@@ -234,8 +228,7 @@ func (s *Supervisor) startTooLong(w *worker) {
 	w.kill()
 }
 
-// drain asks a worker to end once it has finished what it has. The caller
-// reports it.
+// drain asks a worker to end once it has finished what it has.
 func (s *Supervisor) drain(w *worker) {
 	w.role, w.drainStart = roleDraining, time.Now()
 	if w.alive != nil {
@@ -243,16 +236,14 @@ func (s *Supervisor) drain(w *worker) {
 	}
 	s.draining = append(s.draining, w)
 	s.setDeadline(w, s.opts.DrainTimeout, s.drainTooLong)
-	s.remember(nil) // before it is told: a restart of ours must not choose it
+	s.remember(nil)
 	if err := w.signal(s.opts.StopSignal); err != nil && !errors.Is(err, syscall.ESRCH) {
 		s.log.Warn("asking the worker to drain", "pid", w.pid, "error", err)
 	}
 	// A stopped process would never see the signal.
 	_ = w.signal(syscall.SIGCONT)
-}
-
-func (s *Supervisor) reportDrain(w *worker) {
 	s.emit(journal.WorkerDraining, append(s.about(w), slog.Duration("limit", s.opts.DrainTimeout))...)
+	s.status("")
 }
 
 // drainTooLong ends a worker whose time is over, with its process group.

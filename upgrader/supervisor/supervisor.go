@@ -242,8 +242,6 @@ func (s *Supervisor) stop(sig syscall.Signal) {
 	if w := s.serving; w != nil {
 		s.serving = nil
 		s.drain(w)
-		s.reportDrain(w)
-		s.status("")
 	}
 	s.endIfIdle()
 }
