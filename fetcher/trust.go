@@ -178,7 +178,8 @@ func canonical(s minisign.Signature, signature []byte) bool {
 	return s.String() == string(bytes.TrimSuffix(unix, []byte("\n")))+"\n"
 }
 
-// keyID spells a key's number as minisign prints it.
+// keyID spells a key's number as minisign prints it, and with the leading zeros
+// that minisign leaves out.
 func keyID(id uint64) string { return fmt.Sprintf("%016X", id) }
 
 // looksLikeWebPage tells the answer of a captive portal or an error page sent
