@@ -8,8 +8,6 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
-
-	"github.com/upgraderd/upgraderd/upgrader/supervisor"
 )
 
 // Exit statuses. 1 is any failure; those of systemd.exec(5) are used where
@@ -17,18 +15,10 @@ import (
 const (
 	exitFailure = 1
 	exitUsage   = 2
-	exitConfig  = 78  // EX_CONFIG: a restart would not help
-	exitExec    = 203 // EXIT_EXEC: the worker's program did not start
+	exitConfig  = 78 // EX_CONFIG: a restart would not help
 )
 
 func main() {
-	// Between fork and a worker's own program every millisecond delays a
-	// handover: no flags, no commands, straight to execve.
-	if len(os.Args) > 1 && os.Args[1] == supervisor.ShimVerb {
-		err := supervisor.Shim(os.Args[2:])
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(exitExec)
-	}
 	root := rootCommand()
 	err := root.ExecuteContext(context.Background())
 	if err == nil {

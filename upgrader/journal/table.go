@@ -236,9 +236,9 @@ func table() map[Event]Description {
 		},
 		WorkerFailed: {
 			"WorkerFailed", "03d30972740d83e2758a64acc81bd127", slog.LevelError,
-			"{release} never served: worker {pid} {reason}",
+			"{release} never served: {reason}",
 			"Release @UPGRADERD_RELEASE@ of @UPGRADERD_TARGET@ did not become ready",
-			"Worker @UPGRADERD_PID@ @UPGRADERD_REASON@\nThe worker that served before was not told and serves on. What the release itself said stands in this journal, from that PID.",
+			"What happened: @UPGRADERD_REASON@\nThe worker that served before was not told and serves on. What the release itself said stands in this journal, from the PID of its worker.",
 		},
 		WorkerDraining: {
 			"WorkerDraining", "691a4b4d00ebe0aa09bdd9937d6ccbc1", slog.LevelInfo,

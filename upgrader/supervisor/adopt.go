@@ -69,6 +69,8 @@ func (s *Supervisor) adopt(left estate) {
 			if pidfd := left.pidfds[name]; pidfd != nil {
 				delete(left.pidfds, name)
 				s.adoptWorker(r, pidfd)
+			} else if r.Role == roleStarting {
+				s.killUnkept(r)
 			}
 		}
 	}
@@ -82,7 +84,7 @@ func (s *Supervisor) adopt(left estate) {
 		}
 		return
 	}
-	s.remember(nil)
+	s.remember()
 	s.status("")
 	if s.serving != nil {
 		s.tell("READY=1")
@@ -105,14 +107,11 @@ func (s *Supervisor) adoptWorker(r remembered, stored *os.File) {
 	}
 	w := &worker{
 		generation: r.Generation, pid: r.PID, pidfd: pidfdFile(fd), role: r.Role,
-		release: release{program: r.Program}, started: time.Now(), status: r.Status,
+		release: rememberedRelease(r), started: time.Now(), status: r.Status,
 		listening: s.sockets.listening(),
 	}
-	if r.Release != "" {
-		w.release.Release, _ = store.ParseRelease(r.Release)
-	}
 	if r.Role == roleStarting { // unproven, and nobody waits for it any more
-		s.emit(journal.WorkerFailed, append(s.about(w), slog.String("reason", "was on trial when the supervisor ended, and is killed"))...)
+		s.emitKilledOnTrial(w)
 		w.kill()
 		w.pidfd.Close()
 		s.forget(pidfdName(r.Generation))
@@ -139,6 +138,29 @@ func (s *Supervisor) adoptWorker(r remembered, stored *os.File) {
 	}
 	s.watch(w)
 	s.emit(journal.WorkerAdopted, append(s.about(w), slog.String("role", string(r.Role)))...)
+}
+
+func rememberedRelease(r remembered) release {
+	rel := release{program: r.Program}
+	if r.Release != "" {
+		rel.Release, _ = store.ParseRelease(r.Release)
+	}
+	return rel
+}
+
+func (s *Supervisor) emitKilledOnTrial(w *worker) {
+	s.emit(journal.WorkerFailed, append(s.about(w), slog.String("reason", fmt.Sprintf("worker %d was on trial when the supervisor ended, and is killed", w.pid)))...)
+}
+
+// killUnkept kills a worker on trial that was started a moment before its
+// supervisor was killed, so that its pidfd had not reached the fd store.
+func (s *Supervisor) killUnkept(r remembered) {
+	path := s.opts.notifyPath(r.Generation)
+	if killReporting(unitProcesses(), path) > 0 {
+		w := &worker{generation: r.Generation, pid: r.PID, release: rememberedRelease(r)}
+		s.emitKilledOnTrial(w)
+	}
+	_ = os.Remove(path)
 }
 
 // alive tells if the process of a pidfd is not over.

@@ -1,8 +1,10 @@
 package supervisor
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -94,6 +96,27 @@ func sweep() (killed int) {
 			}
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+	return killed
+}
+
+// killReporting kills those of the processes that report to this notify socket,
+// which tells one worker's from all others: it is in their environment.
+func killReporting(pids []int, notifyPath string) (killed int) {
+	variable := []byte("NOTIFY_SOCKET=" + notifyPath)
+	for _, pid := range pids {
+		fd, err := unix.PidfdOpen(pid, 0)
+		if err != nil {
+			continue
+		}
+		// What is read now is of the process that the pidfd means, or that
+		// process is over, and the signal goes nowhere.
+		environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+		if err == nil && slices.ContainsFunc(bytes.Split(environ, []byte{0}), func(e []byte) bool { return bytes.Equal(e, variable) }) &&
+			unix.PidfdSendSignal(fd, syscall.SIGKILL, nil, 0) == nil {
+			killed++
+		}
+		unix.Close(fd)
 	}
 	return killed
 }

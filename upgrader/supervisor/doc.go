@@ -22,9 +22,10 @@
 // # A handover, in order
 //
 //  1. The release is picked: next where that link exists, else current.
-//  2. A worker is started behind a gate. Only when its pidfd and its role are
-//     in systemd's fd store does the gate open, so there is never a worker
-//     that a restarted supervisor would not know.
+//  2. What is to be started goes into the memory that a restarted supervisor
+//     reads, then a worker is started, then its pidfd goes into systemd's fd
+//     store. So there is never a worker that a restarted supervisor would not
+//     know: without the pidfd it knows it by the notify socket it reports to.
 //  3. The worker becomes ready (see [Ready]) before the start deadline, or it
 //     is killed with its process group and nothing else has happened: the
 //     old worker was never told.

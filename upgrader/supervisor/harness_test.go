@@ -25,14 +25,15 @@ import (
 	"github.com/upgraderd/upgraderd/activation"
 )
 
-// The test binary plays every part: the shim, the supervisor and the worker.
+// The test binary plays every part: systemd's child, the supervisor and the
+// worker.
 // What a worker does stands in the file "behave" of its release.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
-		case ShimVerb:
-			fmt.Fprintln(os.Stderr, Shim(os.Args[2:]))
-			os.Exit(203)
+		case "with-listen-pid":
+			os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
+			panic(syscall.Exec(os.Args[2], os.Args[2:], os.Environ()))
 		case "play-supervisor":
 			playSupervisor(os.Args[2:])
 		case "play-worker":
@@ -204,6 +205,7 @@ type manager struct {
 	sockets []*os.File
 	cmd     *exec.Cmd
 	gone    chan struct{}
+	heard   chan struct{} // closed when listen is over
 	log     *strings.Builder
 	args    []string
 	alone   bool // no NOTIFY_SOCKET
@@ -222,6 +224,7 @@ func newManager(t *testing.T, args ...string) *manager {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.heard = make(chan struct{})
 	go m.listen()
 	t.Cleanup(m.close)
 	return m
@@ -242,6 +245,7 @@ func (m *manager) close() {
 		}
 	}
 	m.conn.Close()
+	<-m.heard
 	if m.t.Failed() {
 		m.t.Log(m.logs())
 	}
@@ -257,6 +261,7 @@ func (m *manager) logs() string {
 }
 
 func (m *manager) listen() {
+	defer close(m.heard)
 	buf, oob := make([]byte, 64<<10), make([]byte, 4096)
 	for {
 		n, on, _, _, err := m.conn.ReadMsgUnix(buf, oob)
@@ -337,7 +342,7 @@ func (m *manager) socket(name string) string {
 	return addr
 }
 
-// start starts the supervisor through the shim, so that LISTEN_PID is right.
+// start starts the supervisor with its own PID in LISTEN_PID.
 func (m *manager) start() {
 	m.t.Helper()
 	exe, err := os.Executable()
@@ -356,13 +361,9 @@ func (m *manager) start() {
 	for _, f := range files {
 		names = append(names, f.Name())
 	}
-	gateR, gateW, err := os.Pipe()
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	args := []string{ShimVerb, strconv.Itoa(3 + len(files)), strconv.Itoa(len(files)), exe, "supervisor", "play-supervisor"}
-	cmd := exec.Command(exe, append(append(args, "root="+filepath.Join(m.dir, "store")), m.args...)...)
-	cmd.ExtraFiles = append(files, gateR)
+	args := append([]string{"with-listen-pid", exe, "play-supervisor", "root=" + filepath.Join(m.dir, "store")}, m.args...)
+	cmd := exec.Command(exe, args...)
+	cmd.ExtraFiles = files
 	// The race detector's exit waits a second by default.
 	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", "NOTIFY_SOCKET="+filepath.Join(m.dir, "notify"), "RUNTIME_DIRECTORY="+filepath.Join(m.dir, "run"))
 	if m.alone {
@@ -379,9 +380,6 @@ func (m *manager) start() {
 	if err := cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}
-	gateW.Write([]byte{1})
-	gateW.Close()
-	gateR.Close()
 	pw.Close()
 	go func() {
 		sc := bufio.NewScanner(pr)
@@ -493,26 +491,4 @@ func processGone(pid int) bool {
 	}
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err != nil || strings.Contains(string(data), ") Z ") // nobody reaps orphans here
-}
-
-// redirect points descriptors 1 and 2 at fd until the returned call.
-func redirect(t *testing.T, fd int) func() {
-	t.Helper()
-	var saved [2]int
-	for i := range saved {
-		old, err := unix.Dup(i + 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		saved[i] = old
-		if err := unix.Dup3(fd, i+1, 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return func() {
-		for i, old := range saved {
-			unix.Dup3(old, i+1, 0)
-			unix.Close(old)
-		}
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -108,6 +109,37 @@ func (m *memory) save(v memoir) error {
 	m.last = v
 	return nil
 }
+
+// keepPidfd puts the worker's pidfd into the fd store. Without it, and without
+// a memory, a supervisor that was killed could not find the worker again: not
+// being able to is worth a warning, but no reason to stop serving.
+func (s *Supervisor) keepPidfd(w *worker) {
+	if err := keep(pidfdName(w.generation), w.pidfd); err != nil {
+		s.log.Warn("keeping the worker's pidfd in the fd store", "pid", w.pid, "error", err)
+	}
+}
+
+// remember puts the workers and what they are into our memory.
+func (s *Supervisor) remember() {
+	m := memoir{Generation: s.generation, Nonblocking: s.sockets.nonblocking()}
+	now := time.Now()
+	for _, w := range s.workers() {
+		r := remembered{
+			Generation: w.generation, PID: w.pid, Role: w.role,
+			Release: w.release.Name, Program: w.release.program, Status: w.status,
+		}
+		if w.role == roleDraining {
+			r.Deadline = monotonic() + int64(w.deadline.Sub(now))
+		}
+		m.Workers = append(m.Workers, r)
+	}
+	if err := s.memory.save(m); err != nil {
+		s.log.Warn("remembering the workers", "error", err)
+	}
+}
+
+// pidfdName is the worker's name in the fd store.
+func pidfdName(generation int) string { return fmt.Sprintf("%sworker.%d", internal, generation) }
 
 // monotonic is CLOCK_MONOTONIC in nanoseconds, which goes on over a restart
 // of the supervisor and does not jump.

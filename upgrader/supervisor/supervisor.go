@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -17,7 +15,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/activation"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
-	"github.com/upgraderd/upgraderd/upgrader/statusline"
+	"github.com/upgraderd/upgraderd/upgrader/supervisor/spawn"
 )
 
 // Supervisor is the state of one run. It belongs to the goroutine in loop.
@@ -39,7 +37,7 @@ type Supervisor struct {
 
 	waits    bool // for the first release
 	stopping bool
-	said     string // the STATUS= that systemd has
+	reports  reports
 	// failure is why the last handover came to nothing, for the status:
 	// that is where the daemon, and a person, look for the reason.
 	failure string
@@ -69,6 +67,7 @@ func Run(opts Options) (Exit, error) {
 }
 
 func (s *Supervisor) run() (Exit, error) {
+	spawn.RestoreFileLimit()
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
@@ -219,6 +218,7 @@ func (s *Supervisor) fail(err error) {
 
 // finish makes the loop end; the first result stands.
 func (s *Supervisor) finish(e Exit) {
+	s.releaseReports()
 	if s.result == nil {
 		s.result = &e
 	}
@@ -233,6 +233,7 @@ func (s *Supervisor) stop(sig syscall.Signal) {
 		return
 	}
 	s.stopping = true
+	s.releaseReports()
 	s.tell("STOPPING=1", "EXTEND_TIMEOUT_USEC="+micros(s.opts.DrainTimeout))
 	s.emit(journal.UnitStopping, slog.String("signal", unix.SignalName(sig)), slog.Int("workers", len(s.workers())))
 	if w := s.starting; w != nil {
@@ -267,35 +268,4 @@ func (s *Supervisor) workers() []*worker {
 		all = append(all, s.starting)
 	}
 	return append(all, s.draining...)
-}
-
-// tell sends assignments to systemd. Outside systemd nobody listens.
-func (s *Supervisor) tell(state ...string) {
-	if err := activation.Notify(state...); err != nil {
-		s.log.Warn("telling systemd", "error", err)
-	}
-}
-
-// status tells systemd which release serves, if that is news.
-func (s *Supervisor) status(note string) {
-	st := statusline.Status{Draining: len(s.draining), Note: note}
-	if w := s.serving; w != nil {
-		st.Release, st.PID, st.Generation = w.release.name(), w.pid, w.generation
-		if note == "" {
-			st.Note = cmp.Or(s.failure, w.status)
-		}
-	}
-	if s.starting != nil {
-		st.Starting = s.starting.release.name()
-	}
-	if text := statusline.Format(st); text != s.said {
-		s.said = text
-		s.tell("STATUS=" + text)
-	}
-}
-
-// micros gives d, and some room for our own work after it, in µs.
-func micros(d time.Duration) string {
-	const room = 10 * time.Second
-	return strconv.FormatInt((d + room).Microseconds(), 10)
 }

@@ -1,8 +1,10 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -65,6 +67,7 @@ func TestHandoverFails(t *testing.T) {
 		{"crashes", "segv", "was killed by SIGSEGV"},
 		{"never ready", "never", "was not ready after"},
 		{"missing", "-", "no such file"},
+		{"no program", "text", "exec format error"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := newManager(t, "start=1s")
@@ -79,6 +82,12 @@ func TestHandoverFails(t *testing.T) {
 			bad := "2.0-bbbbbbbbbbbb"
 			if tt.behave != "-" {
 				bad = m.release("2.0", tt.behave)
+			}
+			if tt.behave == "text" {
+				program := filepath.Join(m.dir, "store/releases", bad, "bin/app")
+				if err := errors.Join(os.Remove(program), os.WriteFile(program, []byte("words"), 0o755)); err != nil {
+					t.Fatal(err)
+				}
 			}
 			m.link("next", bad)
 			_, err = m.handover()
@@ -464,5 +473,40 @@ func TestAlone(t *testing.T) {
 	}
 	if strings.Contains(m.logs(), "level=WARN") {
 		t.Errorf("warnings without a reason:\n%s", m.logs())
+	}
+}
+
+// A worker on trial whose pidfd never reached the fd store is known by where
+// it reports to, and nobody else is taken for it.
+func TestKillReporting(t *testing.T) {
+	start := func(env ...string) *exec.Cmd {
+		cmd := exec.Command("/bin/sleep", "300")
+		cmd.Env = env
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		})
+		return cmd
+	}
+	path := filepath.Join(t.TempDir(), "notify.7")
+	trial := start("A=b", "NOTIFY_SOCKET="+path, "LISTEN_FDS=1")
+	others := []*exec.Cmd{start("NOTIFY_SOCKET=" + path + "1"), start("XNOTIFY_SOCKET=" + path), start()}
+	pids := []int{1 << 30, trial.Process.Pid}
+	for _, o := range others {
+		pids = append(pids, o.Process.Pid)
+	}
+	if killed := killReporting(pids, path); killed != 1 {
+		t.Errorf("got %d killed, want 1", killed)
+	}
+	if err := trial.Wait(); err == nil || err.Error() != "signal: killed" {
+		t.Errorf("the worker on trial: got %v, want that it was killed", err)
+	}
+	for _, o := range others {
+		if err := unix.Kill(o.Process.Pid, 0); err != nil {
+			t.Errorf("%v: %v", o.Env, err)
+		}
 	}
 }

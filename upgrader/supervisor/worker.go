@@ -3,7 +3,6 @@ package supervisor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/upgraderd/upgraderd/upgrader/supervisor/spawn"
 )
 
 // role is what a worker is to the unit. There is at most one starting and
@@ -53,53 +54,41 @@ type worker struct {
 	stop context.CancelFunc
 }
 
-// errProgram is a release whose program cannot be executed.
-var errProgram = errors.New("program")
-
-// spawn starts a worker behind its gate. The caller opens the gate by
-// writing one byte to it and closes it; closing it without makes the worker
-// leave before its program ever ran.
-func (s *Supervisor) spawn(rel release, generation int, notifyPath string) (w *worker, gate *os.File, err error) {
-	if err := unix.Access(rel.program, unix.X_OK); err != nil {
-		return nil, nil, fmt.Errorf("%w %s: %w", errProgram, rel.program, err)
-	}
-	// Not os.Pipe: that one's ends do not block, and the shim has to.
-	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return nil, nil, fmt.Errorf("make a gate: %w", err)
-	}
-	defer unix.Close(pipe[0])
-	gate = os.NewFile(uintptr(pipe[1]), "gate")
-	sockets := s.sockets.all()
-	files := []uintptr{0, 1, 2}
-	names := make([]string, 0, len(sockets))
-	for _, sock := range sockets {
-		files = append(files, uintptr(sock.fd))
+// spawn starts the worker's process.
+func (s *Supervisor) spawn(w *worker) error {
+	var (
+		files []int
+		names []string
+	)
+	for _, sock := range s.sockets.all() {
+		files = append(files, sock.fd)
 		names = append(names, sock.name)
 	}
-	files = append(files, uintptr(pipe[0]))
-
-	argv := append([]string{"upgraderd", ShimVerb, strconv.Itoa(len(files) - 1), strconv.Itoa(len(sockets)), rel.program, rel.program}, s.opts.Args...)
-	pidfd := -1
-	pid, err := syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
-		Env:   workerEnv(os.Environ(), rel, names, notifyPath, s.watchdog),
-		Files: files,
-		Sys:   &syscall.SysProcAttr{Setpgid: true, PidFD: &pidfd},
+	program := w.release.program
+	env, pids := workerEnv(os.Environ(), w.release, names, w.notify.path, s.watchdog)
+	p, err := spawn.Start(spawn.Options{
+		Program: program, Args: append([]string{program}, s.opts.Args...),
+		Env: env, PIDs: pids, Files: files,
 	})
 	if err != nil {
-		gate.Close()
-		return nil, nil, fmt.Errorf("start worker: %w", err)
+		return err
 	}
-	if pidfd < 0 { // a kernel without pidfds (before 5.2) cannot hold our promise
-		gate.Close()
-		return nil, nil, errors.New("this kernel has no pidfds: Linux 5.4 or newer is needed")
+	w.pid, w.pidfd = p.PID, pidfdFile(p.PIDFD)
+	return nil
+}
+
+// faultyProgram tells if it is the release's own fault that it does not run, and
+// not that of a machine which is short of something.
+func faultyProgram(err error) bool {
+	var path *os.PathError
+	if !errors.As(err, &path) {
+		return false
 	}
-	unix.CloseOnExec(pidfd)
-	w = &worker{
-		generation: generation, pid: pid, pidfd: pidfdFile(pidfd), role: roleStarting,
-		release: rel, started: time.Now(), listening: s.sockets.listening(),
+	switch path.Err {
+	case unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.EIO, unix.ETXTBSY:
+		return false
 	}
-	return w, gate, nil
+	return true
 }
 
 // pidfdFile makes the runtime's poller watch a pidfd, so that waiting for a
@@ -110,9 +99,9 @@ func pidfdFile(fd int) *os.File {
 }
 
 // workerEnv is the supervisor's environment without what systemd meant for
-// the supervisor, and with what the worker needs of the same kind.
-func workerEnv(env []string, rel release, names []string, notifyPath string, watchdog time.Duration) []string {
-	var out []string
+// the supervisor, and with what the worker needs of the same kind; pids are
+// the variables that are to hold the worker's PID.
+func workerEnv(env []string, rel release, names []string, notifyPath string, watchdog time.Duration) (out, pids []string) {
 	for _, e := range env {
 		key, _, _ := strings.Cut(e, "=")
 		switch key {
@@ -124,19 +113,21 @@ func workerEnv(env []string, rel release, names []string, notifyPath string, wat
 		out = append(out, e)
 	}
 	if len(names) > 0 {
+		pids = append(pids, "LISTEN_PID")
 		out = append(out, "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
 	}
 	if notifyPath != "" {
 		out = append(out, "NOTIFY_SOCKET="+notifyPath)
 	}
 	if watchdog > 0 {
+		pids = append(pids, "WATCHDOG_PID")
 		out = append(out, "WATCHDOG_USEC="+strconv.FormatInt(watchdog.Microseconds(), 10))
 	}
 	out = append(out, "UPGRADERD_RELEASE="+rel.name())
 	if rel.Version != "" {
 		out = append(out, "UPGRADERD_VERSION="+rel.Version)
 	}
-	return out
+	return out, pids
 }
 
 // signal sends sig to the worker itself, through its pidfd: never to a
