@@ -66,12 +66,21 @@ func (s *Supervisor) adopt(left estate) {
 		s.generation = s.memory.last.Generation
 		for _, r := range s.memory.last.Workers {
 			name := pidfdName(r.Generation)
-			if pidfd := left.pidfds[name]; pidfd != nil {
-				delete(left.pidfds, name)
+			pidfd := left.pidfds[name]
+			delete(left.pidfds, name)
+			if pidfd != nil {
 				s.adoptWorker(r, pidfd)
-			} else if r.Role == roleStarting {
-				s.killUnkept(r)
+				continue
 			}
+			// Its supervisor was killed a moment after it was started.
+			r.PID, pidfd = findReporting(unitProcesses(), s.opts.notifyPath(r.Generation))
+			if pidfd == nil {
+				continue
+			}
+			if err := keep(name, pidfd); err != nil {
+				s.log.Warn("keeping the worker's pidfd in the fd store", "pid", r.PID, "error", err)
+			}
+			s.adoptWorker(r, pidfd)
 		}
 	}
 	for name, f := range left.pidfds { // none is left where memory is whole
@@ -110,14 +119,6 @@ func (s *Supervisor) adoptWorker(r remembered, stored *os.File) {
 		release: rememberedRelease(r), started: time.Now(), status: r.Status,
 		listening: s.sockets.listening(),
 	}
-	if r.Role == roleStarting { // unproven, and nobody waits for it any more
-		s.emitKilledOnTrial(w)
-		w.kill()
-		w.pidfd.Close()
-		s.forget(pidfdName(r.Generation))
-		_ = os.Remove(s.opts.notifyPath(r.Generation))
-		return
-	}
 	notify, err := listenNotify(s.opts.notifyPath(r.Generation))
 	if err != nil {
 		s.log.Warn("adopting a worker without its notify socket", "pid", w.pid, "error", err)
@@ -129,15 +130,30 @@ func (s *Supervisor) adoptWorker(r remembered, stored *os.File) {
 		w.timer = time.NewTimer(time.Hour)
 		w.timer.Stop()
 		s.pat(w)
-	default:
-		w.drainStart = time.Now()
-		s.draining = append(s.draining, w)
-		s.setDeadline(w, max(0, time.Duration(r.Deadline-monotonic())), s.drainTooLong)
-		// The one before us may have died between recording and signalling.
-		_ = w.signal(s.opts.StopSignal)
+	case roleStarting:
+		// Unproven, and nobody waits for it any more; but it may have taken a
+		// connection already, which it may finish.
+		s.emit(journal.WorkerFailed, append(s.about(w),
+			slog.String("reason", fmt.Sprintf("worker %d was on trial when the supervisor ended, and is stopped", w.pid)))...)
+		s.adoptDraining(w, min(trialLimit, s.opts.DrainTimeout))
+	case roleDraining:
+		s.adoptDraining(w, max(0, time.Duration(r.Deadline-monotonic())))
 	}
 	s.watch(w)
 	s.emit(journal.WorkerAdopted, append(s.about(w), slog.String("role", string(r.Role)))...)
+}
+
+// trialLimit is how long a worker may finish what it has that was on trial when
+// its supervisor was killed: it must not serve for long.
+const trialLimit = 5 * time.Second
+
+// adoptDraining has a worker end within limit.
+func (s *Supervisor) adoptDraining(w *worker, limit time.Duration) {
+	w.role, w.drainStart = roleDraining, time.Now()
+	s.draining = append(s.draining, w)
+	s.setDeadline(w, limit, s.drainTooLong)
+	// The one before us may have died between recording and signalling.
+	_ = w.signal(s.opts.StopSignal)
 }
 
 func rememberedRelease(r remembered) release {
@@ -146,21 +162,6 @@ func rememberedRelease(r remembered) release {
 		rel.Release, _ = store.ParseRelease(r.Release)
 	}
 	return rel
-}
-
-func (s *Supervisor) emitKilledOnTrial(w *worker) {
-	s.emit(journal.WorkerFailed, append(s.about(w), slog.String("reason", fmt.Sprintf("worker %d was on trial when the supervisor ended, and is killed", w.pid)))...)
-}
-
-// killUnkept kills a worker on trial that was started a moment before its
-// supervisor was killed, so that its pidfd had not reached the fd store.
-func (s *Supervisor) killUnkept(r remembered) {
-	path := s.opts.notifyPath(r.Generation)
-	if killReporting(unitProcesses(), path) > 0 {
-		w := &worker{generation: r.Generation, pid: r.PID, release: rememberedRelease(r)}
-		s.emitKilledOnTrial(w)
-	}
-	_ = os.Remove(path)
 }
 
 // alive tells if the process of a pidfd is not over.

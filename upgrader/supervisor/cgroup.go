@@ -100,9 +100,10 @@ func sweep() (killed int) {
 	return killed
 }
 
-// killReporting kills those of the processes that report to this notify socket,
-// which tells one worker's from all others: it is in their environment.
-func killReporting(pids []int, notifyPath string) (killed int) {
+// findReporting finds the worker among processes that reports to this notify
+// socket: what it was started with tells it from all others. The caller owns
+// the pidfd, which is nil where there is none.
+func findReporting(pids []int, notifyPath string) (pid int, pidfd *os.File) {
 	variable := []byte("NOTIFY_SOCKET=" + notifyPath)
 	for _, pid := range pids {
 		fd, err := unix.PidfdOpen(pid, 0)
@@ -110,13 +111,15 @@ func killReporting(pids []int, notifyPath string) (killed int) {
 			continue
 		}
 		// What is read now is of the process that the pidfd means, or that
-		// process is over, and the signal goes nowhere.
+		// process is over. Its children have the same environment, but do not
+		// lead a process group.
+		group, groupErr := unix.Getpgid(pid)
 		environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
-		if err == nil && slices.ContainsFunc(bytes.Split(environ, []byte{0}), func(e []byte) bool { return bytes.Equal(e, variable) }) &&
-			unix.PidfdSendSignal(fd, syscall.SIGKILL, nil, 0) == nil {
-			killed++
+		is := func(e []byte) bool { return bytes.Equal(e, variable) }
+		if err == nil && groupErr == nil && group == pid && slices.ContainsFunc(bytes.Split(environ, []byte{0}), is) {
+			return pid, os.NewFile(uintptr(fd), "pidfd")
 		}
 		unix.Close(fd)
 	}
-	return killed
+	return 0, nil
 }

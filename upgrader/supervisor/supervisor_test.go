@@ -476,12 +476,12 @@ func TestAlone(t *testing.T) {
 	}
 }
 
-// A worker on trial whose pidfd never reached the fd store is known by where
-// it reports to, and nobody else is taken for it.
-func TestKillReporting(t *testing.T) {
-	start := func(env ...string) *exec.Cmd {
+// A worker whose pidfd never reached the fd store is known by where it reports
+// to, and nobody else is taken for it: no other worker, and no child of its own.
+func TestFindReporting(t *testing.T) {
+	start := func(leads bool, env ...string) int {
 		cmd := exec.Command("/bin/sleep", "300")
-		cmd.Env = env
+		cmd.Env, cmd.SysProcAttr = env, &syscall.SysProcAttr{Setpgid: leads}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -489,24 +489,23 @@ func TestKillReporting(t *testing.T) {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 		})
-		return cmd
+		return cmd.Process.Pid
 	}
 	path := filepath.Join(t.TempDir(), "notify.7")
-	trial := start("A=b", "NOTIFY_SOCKET="+path, "LISTEN_FDS=1")
-	others := []*exec.Cmd{start("NOTIFY_SOCKET=" + path + "1"), start("XNOTIFY_SOCKET=" + path), start()}
-	pids := []int{1 << 30, trial.Process.Pid}
-	for _, o := range others {
-		pids = append(pids, o.Process.Pid)
+	others := []int{
+		1 << 30,
+		start(false, "NOTIFY_SOCKET="+path),
+		start(true, "NOTIFY_SOCKET="+path+"1"),
+		start(true, "XNOTIFY_SOCKET="+path),
+		start(true),
 	}
-	if killed := killReporting(pids, path); killed != 1 {
-		t.Errorf("got %d killed, want 1", killed)
+	if pid, pidfd := findReporting(others, path); pid != 0 || pidfd != nil {
+		t.Errorf("got %d, want none of %v", pid, others)
 	}
-	if err := trial.Wait(); err == nil || err.Error() != "signal: killed" {
-		t.Errorf("the worker on trial: got %v, want that it was killed", err)
+	want := start(true, "A=b", "NOTIFY_SOCKET="+path, "LISTEN_FDS=1")
+	pid, pidfd := findReporting(append(others, want), path)
+	if pid != want || pidfd == nil {
+		t.Fatalf("got %d %v, want %d", pid, pidfd, want)
 	}
-	for _, o := range others {
-		if err := unix.Kill(o.Process.Pid, 0); err != nil {
-			t.Errorf("%v: %v", o.Env, err)
-		}
-	}
+	pidfd.Close()
 }
