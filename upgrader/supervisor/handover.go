@@ -18,7 +18,8 @@ import (
 const refusedShown = time.Minute
 
 // handover begins the change from the worker that serves to a new one.
-// reply gets the outcome, once; it must have room for it.
+// reply gets the outcome, once; it must have room for it. It is nil where
+// nobody waits.
 func (s *Supervisor) handover(reply chan<- Reply) {
 	refuse := func(format string, args ...any) {
 		why := fmt.Sprintf(format, args...)
@@ -32,7 +33,7 @@ func (s *Supervisor) handover(reply chan<- Reply) {
 				s.status("")
 			}
 		})
-		reply <- Reply{Error: why}
+		answer(reply, Reply{Error: why})
 	}
 	if s.stopping {
 		refuse("the unit is stopping")
@@ -49,14 +50,14 @@ func (s *Supervisor) handover(reply chan<- Reply) {
 	}
 	if w := s.starting; w != nil {
 		if w.release == rel { // asking twice joins the one under way
-			s.waiting = append(s.waiting, reply)
+			s.join(reply)
 			return
 		}
 		refuse("a handover to %s is under way; wait for its end", w.release.name())
 		return
 	}
 	if rel == s.serving.release && s.onTrial(rel) {
-		reply <- Reply{Release: rel.name(), Already: true}
+		answer(reply, Reply{Release: rel.name(), Already: true})
 		return
 	}
 	if len(s.draining) >= s.opts.MaxDraining {
@@ -74,7 +75,7 @@ func (s *Supervisor) handover(reply chan<- Reply) {
 		refuse("%v", err)
 		return
 	}
-	s.waiting = append(s.waiting, reply)
+	s.join(reply)
 }
 
 // fault tells that a release is no good: in the status, where the daemon reads
@@ -84,7 +85,7 @@ func (s *Supervisor) fault(why string, waiting ...chan<- Reply) {
 	s.releaseReports()
 	s.status("")
 	for _, reply := range waiting {
-		reply <- Reply{Error: why}
+		answer(reply, Reply{Error: why})
 	}
 }
 
@@ -187,21 +188,31 @@ func (s *Supervisor) ready(w *worker) {
 	if old != nil {
 		s.drain(old)
 	}
-	s.releaseReports()
+	if len(s.waiting) > 0 { // they read the status next
+		s.releaseReports()
+	}
 	s.status("") // with READY=1 it has to be true already
 	if first {
 		s.tell("READY=1")
 	}
-	s.answer(Reply{Release: w.release.name()})
+	for _, reply := range s.waiting {
+		answer(reply, Reply{Release: w.release.name()})
+	}
+	s.waiting = nil
 	s.rest()
 }
 
-// answer ends the handover for all who asked for it.
-func (s *Supervisor) answer(r Reply) {
-	for _, reply := range s.waiting {
+// join has reply wait for the end of the handover under way.
+func (s *Supervisor) join(reply chan<- Reply) {
+	if reply != nil {
+		s.waiting = append(s.waiting, reply)
+	}
+}
+
+func answer(reply chan<- Reply, r Reply) {
+	if reply != nil {
 		reply <- r
 	}
-	s.waiting = nil
 }
 
 // startTooLong gives a worker up that did not become ready in time.

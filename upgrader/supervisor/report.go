@@ -13,8 +13,9 @@ import (
 )
 
 // What is said, systemd and journald have to read: on the processors on which
-// a new worker starts, and for about as long as a small one takes. So reports
-// wait until it is ready, in their order, and for no longer than reportsWait.
+// a new worker starts and the old one hands its clients over, and for about as
+// long as a small one takes. So reports wait, in their order, until the handover
+// is answered, and for no longer than reportsWait.
 const reportsWait = 50 * time.Millisecond
 
 // reports are what systemd and the journal are told.

@@ -145,14 +145,7 @@ func (s *Supervisor) after(d time.Duration, f func()) *time.Timer {
 func (s *Supervisor) signalled(sig syscall.Signal) {
 	switch sig {
 	case syscall.SIGHUP, syscall.SIGUSR2:
-		reply := make(chan Reply, 1)
-		s.handover(reply)
-		go func() {
-			select {
-			case <-reply: // the outcome is in the journal
-			case <-s.ended:
-			}
-		}()
+		s.handover(nil) // the outcome is in the journal
 	case syscall.SIGUSR1:
 		if s.serving != nil {
 			if err := s.serving.signal(sig); err != nil {
