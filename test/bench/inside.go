@@ -36,6 +36,8 @@ func inside(args []string) error {
 	switch text := []byte(args[1]); args[0] {
 	case "swaps":
 		report, err = obey(ctx, text, swaps)
+	case "starts":
+		report, err = obey(ctx, text, starts)
 	case "rounds":
 		report, err = obey(ctx, text, rounds)
 	case "footprint":

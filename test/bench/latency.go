@@ -13,6 +13,8 @@ import (
 // begins with the trigger, and a quiet window of the same length right before
 // it, of the same run: the machine's own hiccups fall into both. What is
 // compared is the median over all swaps of the slowest request in the window.
+// The control is the same program, started beside the service without a swap:
+// what any new process costs those who share its processors.
 
 const (
 	latencySwaps     = 60
@@ -44,9 +46,12 @@ func latency(ctx context.Context, b *bench, fault string, count int, start time.
 		return err
 	}
 	window := start + latencyAfter
-	var done []swap
 	order := swapOrder{Releases: s.releases, Count: count, Via: hangup, Every: 2*window + 2*latencyAfter}
-	err = s.order(ctx, "swaps", order, &done)
+	var swapped, started []swap
+	err = s.order(ctx, "swaps", order, &swapped)
+	if err == nil && start == 0 {
+		err = s.order(ctx, "starts", order, &started)
+	}
 	time.Sleep(window)
 	r, stopErr := clients.Stop()
 	if err != nil {
@@ -55,19 +60,31 @@ func latency(ctx context.Context, b *bench, fault string, count int, start time.
 	if stopErr != nil {
 		return stopErr
 	}
-	var quiet, busy []time.Duration
-	for _, w := range done {
-		quiet = append(quiet, slowest(r.Samples, w.Began.Add(-window), w.Began))
-		busy = append(busy, slowest(r.Samples, w.Began, w.Began.Add(window)))
-	}
 	name := "slowest request around a swap"
 	if start > 0 {
 		name += fmt.Sprintf(", program that starts in %s", start)
 	}
-	ratio := median(busy).Seconds() / median(quiet).Seconds()
+	busy, quiet := around(r.Samples, swapped, window)
+	ratio := busy.Seconds() / quiet.Seconds()
 	b.table.hold(ratio <= mostAdded && r.Failures() == 0, name, fmt.Sprintf("≤ %.1f × without", mostAdded),
-		"%s / %s = %.2f × (median of %d windows of %s)", ms(median(busy)), ms(median(quiet)), ratio, len(done), window)
+		"%s / %s = %.2f × (median of %d windows of %s)", ms(busy), ms(quiet), ratio, len(swapped), window)
+	if len(started) > 0 {
+		busy, quiet := around(r.Samples, started, window)
+		b.table.show("control: around a bare start beside the service",
+			"%s / %s = %.2f × (median of %d)", ms(busy), ms(quiet), busy.Seconds()/quiet.Seconds(), len(started))
+	}
 	return nil
+}
+
+// around gives the medians of the slowest request in the window that begins
+// with each swap, and in the one before it.
+func around(samples []load.Sample, swaps []swap, window time.Duration) (busy, quiet time.Duration) {
+	var with, without []time.Duration
+	for _, w := range swaps {
+		with = append(with, slowest(samples, w.Began, w.Began.Add(window)))
+		without = append(without, slowest(samples, w.Began.Add(-window), w.Began))
+	}
+	return median(with), median(without)
 }
 
 // slowest is the longest that a request took which began in this window.

@@ -127,6 +127,23 @@ func bareStart(ctx context.Context, program string) (time.Duration, error) {
 	}
 }
 
+// starts does nothing but start the program beside the service, again and
+// again: what a machine feels of any new process, handover or not.
+func starts(ctx context.Context, o swapOrder) ([]swap, error) {
+	var all []swap
+	last := time.Now()
+	for range o.Count {
+		time.Sleep(time.Until(last.Add(o.Every)))
+		last = time.Now()
+		took, err := bareStart(ctx, o.Releases[0].program())
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, swap{Began: last, Answered: last.Add(took)})
+	}
+	return all, nil
+}
+
 // freePort is one that nobody listened on a moment ago.
 func freePort() (uint16, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
