@@ -38,8 +38,8 @@
 // systemd starts it again with everything it had put into the fd store, and
 // it adopts the workers: the one that served still serves, those that
 // drained still drain against the same deadline, and one that was on trial has
-// a few seconds to finish what it may have taken. A stop ends every worker, and every process left in the unit's
-// control group.
+// a few seconds to finish what it may have taken. A stop ends every worker, and
+// every process left in the unit's control group.
 //
 // One goroutine, the one in [Run], owns all state. Others watch one thing
 // each (a process, a socket, a timer) and post what they see to it.
