@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -80,15 +81,9 @@ func (s *Supervisor) spawn(w *worker) error {
 // faultyProgram tells if it is the release's own fault that it does not run, and
 // not that of a machine which is short of something.
 func faultyProgram(err error) bool {
+	short := []error{unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.EIO, unix.ETXTBSY}
 	var path *os.PathError
-	if !errors.As(err, &path) {
-		return false
-	}
-	switch path.Err {
-	case unix.EAGAIN, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.EIO, unix.ETXTBSY:
-		return false
-	}
-	return true
+	return errors.As(err, &path) && !slices.ContainsFunc(short, func(e error) bool { return errors.Is(err, e) })
 }
 
 // pidfdFile makes the runtime's poller watch a pidfd, so that waiting for a
