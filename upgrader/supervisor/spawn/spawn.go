@@ -50,7 +50,7 @@ type Process struct {
 func Start(o Options) (Process, error) {
 	c, err := newCall(o)
 	if err != nil {
-		return Process{}, fmt.Errorf("run %q: %w", o.Program, err)
+		return Process{}, fmt.Errorf("start program %q: %w", o.Program, err)
 	}
 	// It is closed by a program that starts, and carries the errno of one that
 	// does not.
@@ -72,7 +72,7 @@ func Start(o Options) (Process, error) {
 	}
 	if why := failure(pipe[0]); why != 0 {
 		bury(int(pid), int(c.pidfd))
-		return Process{}, &os.PathError{Op: "run", Path: o.Program, Err: why}
+		return Process{}, &os.PathError{Op: "start program", Path: o.Program, Err: why}
 	}
 	if c.pidfd < 0 { // before Linux 5.2 the flag is passed over
 		_ = unix.Kill(int(pid), unix.SIGKILL)

@@ -95,10 +95,10 @@ func TestNoProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	for program, want := range map[string]string{
-		"/nowhere/at/all": "run /nowhere/at/all: no such file or directory",
-		"/":               "run /: permission denied",
-		text:              "run " + text + ": exec format error",
-		"a\x00b":          `run "a\x00b": invalid argument`,
+		"/nowhere/at/all": "start program /nowhere/at/all: no such file or directory",
+		"/":               "start program /: permission denied",
+		text:              "start program " + text + ": exec format error",
+		"a\x00b":          `start program "a\x00b": invalid argument`,
 	} {
 		if _, err := Start(Options{Program: program, Args: []string{"x"}}); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
