@@ -77,9 +77,7 @@ func (s *Supervisor) adopt(left estate) {
 			if pidfd == nil {
 				continue
 			}
-			if err := keep(name, pidfd); err != nil {
-				s.log.Warn("keeping the worker's pidfd in the fd store", "pid", r.PID, "error", err)
-			}
+			s.keepPidfd(r.Generation, r.PID, pidfd)
 			s.adoptWorker(r, pidfd)
 		}
 	}

@@ -124,7 +124,7 @@ func (s *Supervisor) start(rel release) error {
 	if s.serving != nil { // the first worker has no one to compete with
 		s.holdReports()
 	}
-	s.keepPidfd(w)
+	s.keepPidfd(w.generation, w.pid, w.pidfd)
 	s.remember()
 	s.setDeadline(w, s.opts.StartTimeout, s.startTooLong)
 	s.watch(w)

@@ -110,12 +110,12 @@ func (m *memory) save(v memoir) error {
 	return nil
 }
 
-// keepPidfd puts the worker's pidfd into the fd store. Without it, and without
+// keepPidfd puts a worker's pidfd into the fd store. Without it, and without
 // a memory, a supervisor that was killed could not find the worker again: not
 // being able to is worth a warning, but no reason to stop serving.
-func (s *Supervisor) keepPidfd(w *worker) {
-	if err := keep(pidfdName(w.generation), w.pidfd); err != nil {
-		s.log.Warn("keeping the worker's pidfd in the fd store", "pid", w.pid, "error", err)
+func (s *Supervisor) keepPidfd(generation, pid int, pidfd *os.File) {
+	if err := keep(pidfdName(generation), pidfd); err != nil {
+		s.log.Warn("keeping the worker's pidfd in the fd store", "pid", pid, "error", err)
 	}
 }
 
