@@ -77,7 +77,8 @@ func (m *machine) confirm(ctx context.Context) (Event, error) {
 				m.record.Down = f.ActiveState == "inactive"
 				return m.turnedBad(ctx, began, why)
 			case nobodysFault:
-				return m.unjudged(ctx, why)
+				m.unjudged(ctx, why)
+				return OperatorActed, nil
 			}
 			if m.base.Watch != f.Watch {
 				m.base = f // from here on we see who acts
@@ -99,10 +100,9 @@ func (m *machine) turnedBad(ctx context.Context, began time.Time, why string) (E
 }
 
 // unjudged ends the watch without a verdict; what the operator did stands.
-func (m *machine) unjudged(ctx context.Context, why string) (Event, error) {
+func (m *machine) unjudged(ctx context.Context, why string) {
 	m.emit(ctx, journal.OperatorIntervened, slog.String("reason", why), slog.String("result", string(VerdictInconclusive)))
 	m.finish(ctx, VerdictInconclusive, why)
-	return OperatorActed, nil
 }
 
 // judgeFacts compares what systemd says now with what it said after the swap.

@@ -23,6 +23,10 @@ import (
 // its memory, at once.
 const downloadsDefault = 2
 
+// lockPatience is for a daemon that comes back while a guard undoes what it
+// left: the guard needs a handover's time.
+const lockPatience = 10 * time.Second
+
 // Options are what a daemon needs.
 type Options struct {
 	// StateDir holds one directory per target. It must exist. Required.
@@ -127,6 +131,11 @@ func distinct(targets []*Target) error {
 // called once.
 func (d *Daemon) Run(ctx context.Context) error {
 	locked, err := d.lockAll()
+	for began := time.Now(); errors.Is(err, store.ErrLocked) && time.Since(began) < lockPatience; locked, err = d.lockAll() {
+		if !sleep(ctx, lockPatience/20) {
+			return ctx.Err()
+		}
+	}
 	if err != nil {
 		return err
 	}

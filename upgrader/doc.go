@@ -22,6 +22,7 @@
 //	              SwapInterrupted      ─▶ swapping
 //	              ReleaseServed        ─▶ confirming
 //	              RollbackInterrupted  ─▶ rolling-back
+//	              UpgradeAbandoned     ─▶ rolling-back
 //	              StepFailed           ─▶ recovering
 //	idle          NothingNew           ─▶ idle
 //	              LookFailed           ─▶ idle
@@ -57,6 +58,13 @@
 //	              ReleaseFound         ─▶ fetching
 //	              SwapAllowed          ─▶ swapping
 //	              OperatorActed        ─▶ idle
+//
+// # When nobody is there to decide
+//
+// PID 1 holds a dead man's switch, the guard: a timer that runs from before a
+// swap until after its verdict. Should no daemon hold the target's lock, and
+// none come back in time, [Guard] undoes what is pending, by the steps above.
+// After a reboot [RevertUnproven] moves the links back before any unit starts.
 //
 // # What decides
 //

@@ -137,6 +137,10 @@ func (s faultySystemd) Start(ctx context.Context, unit string) (systemd.Result, 
 	return s.job("start", func() (systemd.Result, error) { return s.fakeUnit.Start(ctx, unit) })
 }
 
+func (s faultySystemd) Stop(ctx context.Context, unit string) (systemd.Result, error) {
+	return s.job("stop", func() (systemd.Result, error) { return s.fakeUnit.Stop(ctx, unit) })
+}
+
 // startBroken runs a daemon behind a breaker.
 func (w *world) startBroken(b *breaker) {
 	w.t.Helper()

@@ -14,7 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/upgraderd/upgraderd/upgrader/statusline"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
@@ -58,8 +57,7 @@ func TestUpgrades(t *testing.T) {
 			w.says("found 1.0, nothing is installed", "fetched 1.0", "verified 1.0", "staged 1.0", "installed 1.0; app.service is not running")
 		},
 		"first install for a supervisor that waits": func(t *testing.T, w *world) {
-			w.unit.facts.ActiveState, w.unit.facts.SubState, w.unit.facts.Job = "activating", "start", 7
-			w.unit.facts.StatusText = statusline.Format(statusline.Status{Note: "no release yet"})
+			w.unit.waits()
 			go w.unit.startWhen("current")
 			name := w.publish("1.0", "")
 			w.start()
@@ -321,7 +319,7 @@ func TestUpgrades(t *testing.T) {
 		"no right to reload": func(t *testing.T, w *world) {
 			old := w.running("1.0")
 			denied := &systemd.Error{Code: systemd.CodeDenied, Verb: "reload", Unit: "app.service", Err: errors.New("no"), Hint: "allow it"}
-			w.unit.hook = func(string) (systemd.Result, error, bool) { return "", denied, true }
+			w.unit.hook = func(verb string) (systemd.Result, error, bool) { return "", denied, verb == "reload" }
 			w.start()
 			name := w.publish("1.1", "")
 			w.eventually("trouble", func(st TargetStatus) bool { return strings.Contains(st.Trouble, "AUTH_DENIED") })

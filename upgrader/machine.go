@@ -37,6 +37,7 @@ type Event string
 // The events.
 const (
 	NothingPending      Event = "NothingPending"
+	UpgradeAbandoned    Event = "UpgradeAbandoned"
 	SwapInterrupted     Event = "SwapInterrupted"
 	RollbackInterrupted Event = "RollbackInterrupted"
 	StepFailed          Event = "StepFailed"
@@ -78,6 +79,7 @@ func transitions() []transition {
 		{Recovering, SwapInterrupted, Swapping},
 		{Recovering, ReleaseServed, Confirming},
 		{Recovering, RollbackInterrupted, RollingBack},
+		{Recovering, UpgradeAbandoned, RollingBack},
 		{Recovering, StepFailed, Recovering},
 
 		{Idle, NothingNew, Idle},
@@ -162,6 +164,7 @@ type Systemd interface {
 	Reload(ctx context.Context, unit string) (systemd.Result, error)
 	Restart(ctx context.Context, unit string) (systemd.Result, error)
 	Start(ctx context.Context, unit string) (systemd.Result, error)
+	Stop(ctx context.Context, unit string) (systemd.Result, error)
 	ResetFailed(ctx context.Context, unit string) error
 }
 
@@ -192,8 +195,11 @@ type machine struct {
 	lookNow  bool
 	loaded   bool   // the record was read
 	resumed  bool   // what the record left unfinished was announced
+	armed    bool   // the guard's timer may run
 	passed   string // digest that passed its check
 	saved    string // the record as it is on disk
+
+	guard *Guarded // undo what is pending, and end; nil in the daemon
 
 	offered atomic.Pointer[offer]
 	woken   chan struct{} // holds one token
@@ -249,6 +255,9 @@ func (m *machine) run(ctx context.Context) error {
 		if err := m.enter(ctx, next); err != nil {
 			return err
 		}
+		if m.guard != nil && !next.pending() && next != Recovering {
+			return nil
+		}
 	}
 }
 
@@ -271,6 +280,7 @@ func (m *machine) enter(ctx context.Context, next State) error {
 		if err == nil {
 			if next == Idle || next == Held {
 				m.endTurn() // only now that the verdict is on disk
+				m.disarm(ctx)
 			}
 			return nil
 		}

@@ -35,6 +35,8 @@ type record struct {
 	Down bool `json:"down,omitempty"`
 	// Reason is why To is being rolled back.
 	Reason string `json:"reason,omitempty"`
+	// Unproven tells that the rollback is no verdict on To: it is not known bad.
+	Unproven bool `json:"unproven,omitempty"`
 	// Trouble is the failure that is being retried, "" if none.
 	Trouble string   `json:"trouble,omitempty"`
 	Last    *Outcome `json:"last,omitempty"`
@@ -95,7 +97,7 @@ func (m *machine) begin(from store.Release, hasFrom bool, to store.Release, dige
 	if hasFrom {
 		r.From = from.Name
 	}
-	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Down, r.Reason = "", "", "", 0, false, ""
+	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Down, r.Reason, r.Unproven = "", "", "", 0, false, "", false
 }
 
 // conclude notes how the attempt ended. The next save makes it durable.
@@ -108,7 +110,7 @@ func (m *machine) conclude(v Verdict, reason string) {
 	if v != VerdictInconclusive {
 		r.Attempts = 0
 	}
-	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Down, r.Reason = "", "", "", 0, false, ""
+	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Down, r.Reason, r.Unproven = "", "", "", 0, false, "", false
 	r.Trouble = ""
 }
 

@@ -36,6 +36,15 @@ func (m *machine) recover(ctx context.Context) (Event, error) {
 	case Swapping:
 		return m.recoverSwap(ctx)
 	case Confirming:
+		switch back, err := m.cameBack(ctx); {
+		case err != nil:
+			return StepFailed, err
+		case back:
+			return NothingPending, nil
+		}
+		if m.guard != nil {
+			return m.abandoned(ctx)
+		}
 		m.resume(ctx, "it serves, the watch begins anew")
 		return ReleaseServed, nil
 	case RollingBack:
@@ -58,7 +67,7 @@ func (m *machine) resume(ctx context.Context, how string) {
 	if !m.resumed {
 		m.emit(ctx, journal.SwapRecovered, slog.String("result", how))
 	}
-	m.resumed = true
+	m.resumed, m.armed = true, true
 }
 
 // load reads the record, the first time.
@@ -135,6 +144,8 @@ func (m *machine) recoverSwap(ctx context.Context) (Event, error) {
 		}
 	case m.record.Swap == SwapRestart && f.Running() && has && current == to && f.InvocationID != m.record.Invocation:
 		m.base = f
+	case m.guard != nil && m.record.Swap == SwapRestart && has && current == to && crashed(f):
+		return m.abandoned(ctx) // else nobody would start it again
 	default:
 		if err := m.revert(); err != nil {
 			return StepFailed, err
@@ -142,6 +153,9 @@ func (m *machine) recoverSwap(ctx context.Context) (Event, error) {
 		return m.swapAgain(ctx, to)
 	}
 	m.record.Invocation, m.record.Restarts = m.base.InvocationID, m.base.NRestarts
+	if m.guard != nil {
+		return m.abandoned(ctx)
+	}
 	m.resume(ctx, "it serves, the watch begins")
 	return ReleaseServed, nil
 }
@@ -151,6 +165,11 @@ func (m *machine) swapAgain(ctx context.Context, to store.Release) (Event, error
 	if _, err := m.store.Digest(to); err != nil {
 		m.resume(ctx, "reverted, the release is gone")
 		m.conclude(VerdictInconclusive, fmt.Sprintf("release %s is gone", to))
+		return NothingPending, nil
+	}
+	if m.guard != nil {
+		m.resume(ctx, "reverted, the daemon was gone")
+		m.conclude(VerdictInconclusive, "the daemon was gone in the middle of the swap")
 		return NothingPending, nil
 	}
 	m.resume(ctx, "reverted, it is tried again")

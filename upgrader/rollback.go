@@ -15,6 +15,7 @@ import (
 // rollBack is the step of RollingBack, the same swap to previous:
 //
 //  1. the digest is known bad, so that no crash from here on tries it again;
+//     but not where the guard undoes what nobody saw break;
 //  2. current → previous, so that any start from here on runs what is good;
 //  3. the unit moves;
 //  4. previous goes: what is installed has nothing to return to.
@@ -26,8 +27,10 @@ func (m *machine) rollBack(ctx context.Context) (Event, error) {
 	if err != nil {
 		return StepFailed, err
 	}
-	if err := m.markBad(m.record.Reason); err != nil {
-		return StepFailed, err
+	if !m.record.Unproven {
+		if err := m.markBad(m.record.Reason); err != nil {
+			return StepFailed, err
+		}
 	}
 	if !ok {
 		return m.rollbackFailed(ctx, fmt.Errorf("[NO_PREVIOUS] %s was the first release, there is none to return to; publish a repaired one", version(m.record.To)))
@@ -150,10 +153,13 @@ func (m *machine) revive(ctx context.Context, before systemd.Facts, back store.R
 
 // rolledBack ends the attempt.
 func (m *machine) rolledBack(ctx context.Context, began time.Time, back store.Release) {
-	bad, why := m.record.To, m.record.Reason
+	bad, why, verdict := m.record.To, m.record.Reason, VerdictRolledBack
+	if m.record.Unproven {
+		verdict = VerdictInconclusive
+	}
 	m.emit(ctx, journal.RolledBack, slog.String("from", version(bad)), slog.String("to", back.Version),
-		slog.Duration("took", time.Since(began)), slog.String("result", string(VerdictRolledBack)))
-	m.finish(ctx, VerdictRolledBack, why)
+		slog.Duration("took", time.Since(began)), slog.String("result", string(verdict)))
+	m.finish(ctx, verdict, why)
 	if err := m.store.ClearLink(store.Previous); err != nil {
 		m.trouble(ctx, journal.StepFailed, err)
 	}

@@ -29,8 +29,14 @@ func (b both) Restart(ctx context.Context, unit string) (systemd.Result, error) 
 }
 
 func (b both) Start(ctx context.Context, unit string) (systemd.Result, error) {
-	return b[unit].Start(ctx, unit)
+	if u := b[unit]; u != nil {
+		return u.Start(ctx, unit)
+	}
+	return systemd.ResultDone, nil // a guard
 }
+
+// Stop is asked of a guard only.
+func (b both) Stop(context.Context, string) (systemd.Result, error) { return systemd.ResultDone, nil }
 
 func (b both) ResetFailed(ctx context.Context, unit string) error {
 	return b[unit].ResetFailed(ctx, unit)

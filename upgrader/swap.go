@@ -85,6 +85,7 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 		m.emit(ctx, journal.SwapStarted, slog.String("swap", string(way)))
 	}
 	m.denied = ""
+	m.arm(ctx)
 	began := time.Now()
 	var event Event
 	switch {

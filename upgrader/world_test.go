@@ -38,6 +38,7 @@ type world struct {
 	// What the next daemon gets instead of the real store and the unit.
 	wrap    func(*store.Store) disk
 	systemd Systemd
+	failed  bool // OnFailure= starts the guard
 }
 
 // in runs a test in a world whose clock is its own: seconds pass as soon as
@@ -462,7 +463,7 @@ func (u *fakeUnit) do(ctx context.Context, verb string, act func() systemd.Resul
 	}
 	u.mu.Lock()
 	r := act()
-	if !strings.HasPrefix(verb, "start ") {
+	if strings.HasPrefix(verb, "reload") || strings.HasPrefix(verb, "restart") {
 		u.facts.JobsEnded++
 	}
 	u.mu.Unlock()
@@ -514,6 +515,10 @@ func (u *fakeUnit) Start(ctx context.Context, name string) (systemd.Result, erro
 	})
 }
 
+func (u *fakeUnit) Stop(ctx context.Context, name string) (systemd.Result, error) {
+	return u.do(ctx, "stop "+name, func() systemd.Result { return systemd.ResultDone })
+}
+
 func (u *fakeUnit) ResetFailed(context.Context, string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -535,6 +540,12 @@ func (u *fakeUnit) drain(n int) {
 	st, _ := statusline.Parse(u.facts.StatusText)
 	st.Draining = n
 	u.facts.StatusText = statusline.Format(st)
+}
+
+// waits makes the unit a supervisor that has no release yet.
+func (u *fakeUnit) waits() {
+	u.facts.ActiveState, u.facts.SubState, u.facts.Job = "activating", "start", 7
+	u.facts.StatusText = statusline.Format(statusline.Status{Note: "no release yet"})
 }
 
 // startWhen is a supervisor that waits for its first release.

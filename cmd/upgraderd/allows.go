@@ -15,7 +15,7 @@ func allowsCommand() *cobra.Command {
 		Use:   "allows UNIT VERB",
 		Short: "Tell whether the daemon may do VERB to UNIT",
 		Long: `Exit status 0 if some target needs systemd to do VERB (reload, restart,
-reset-failed, start) to UNIT, 1 if none does. The polkit rule asks this, so
+reset-failed, start, stop) to UNIT, 1 if none does. The polkit rule asks this, so
 that root's .upgrade files are the one place that says which units the daemon
 may touch.`,
 		Args: usage(cobra.ExactArgs(2)),
@@ -33,6 +33,9 @@ may touch.`,
 func allowed(targets []*upgrader.Target, unit, verb string) bool {
 	for _, t := range targets {
 		if unit == t.Unit && slices.Contains(swapVerbs(t.Swap), verb) {
+			return true
+		}
+		if unit == upgrader.GuardTimer(t.Name) && t.Swap != upgrader.SwapNone && (verb == "start" || verb == "stop") {
 			return true
 		}
 		if len(t.Check) > 0 && unit == upgrader.CheckUnit(t.Name) && (verb == "start" || verb == "reset-failed") {

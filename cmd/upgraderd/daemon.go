@@ -50,10 +50,6 @@ targets again. This is what upgraderd.service runs.`,
 
 // follow runs the daemon until ctx ends.
 func follow(ctx context.Context, log *slog.Logger) error {
-	dir := stateDir
-	if given, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":"); given != "" {
-		dir = given
-	}
 	bus := systemd.New(systemd.Options{Log: log})
 	defer func() { _ = bus.Close() }()
 	interval, err := activation.WatchdogInterval()
@@ -61,7 +57,7 @@ func follow(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	daemon, err := upgrader.New(upgrader.Options{
-		StateDir: dir, Targets: loadTargets(log), Systemd: bus, Log: log,
+		StateDir: stateDirectory(), Targets: loadTargets(log), Systemd: bus, Log: log,
 		Notify: activation.Notify, WatchdogInterval: interval,
 	})
 	if err != nil {
@@ -86,6 +82,12 @@ func follow(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	return nil
+}
+
+// stateDirectory is where systemd says, see StateDirectory= in systemd.exec(5).
+func stateDirectory() string {
+	given, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	return cmp.Or(given, stateDir)
 }
 
 // loadTargets reads the configuration. What is wrong with it goes to the

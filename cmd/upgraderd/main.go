@@ -64,7 +64,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		statusCommand(), verifyCommand(), forgiveCommand(), installCommand(), // what people run
 		daemonCommand(), superviseCommand(), handoverCommand(), // what units run
-		allowsCommand(), runCheckCommand(),
+		guardCommand(), allowsCommand(), runCheckCommand(),
 		versionCommand(),
 	)
 	return root

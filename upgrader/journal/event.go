@@ -54,6 +54,9 @@ const (
 	ReleaseTurnedBad
 	RolledBack
 	RollbackFailed
+	SwapUnguarded
+	UpgradeAbandoned
+	TrialInterrupted
 	SwapRecovered
 	ReleaseRemoved
 	StepFailed

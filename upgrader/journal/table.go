@@ -198,6 +198,24 @@ func table() map[Event]Description {
 			"The rollback of @UPGRADERD_TARGET@ failed",
 			"@UPGRADERD_ERROR@\nA person has to look at @UPGRADERD_UNIT@: systemctl status @UPGRADERD_UNIT@",
 		},
+		SwapUnguarded: {
+			"SwapUnguarded", "c2c2959e20bc439e927170b27304e456", slog.LevelWarn,
+			"no guard for the swap: {error}",
+			"A swap of @UPGRADERD_TARGET@ goes on without a guard",
+			"@UPGRADERD_ERROR@\nWere the daemon to die for good in the middle of the swap, nobody would undo it. The guard is a timer that comes with upgraderd; put units and polkit rule in place with: upgraderd install",
+		},
+		UpgradeAbandoned: {
+			"UpgradeAbandoned", "d2f50f8ee6dd49abba8cac819c3b3cc0", slog.LevelError,
+			"the daemon is gone in the middle of the upgrade to {to}, undoing it: {reason}",
+			"The guard undoes the upgrade of @UPGRADERD_TARGET@ to @UPGRADERD_TO@",
+			"@UPGRADERD_REASON@\nNo daemon held the target when its guard looked. Look why: systemctl status upgraderd\nA release that nobody saw break is not known bad for this, and is tried again when the daemon is back.",
+		},
+		TrialInterrupted: {
+			"TrialInterrupted", "71f8103ae0e04be783f406622c86998c", slog.LevelWarn,
+			"the host went down while {to} was on trial; {unit} starts with {from}",
+			"Release @UPGRADERD_TO@ of @UPGRADERD_TARGET@ was on trial when the host went down",
+			"Whether it was the reason nobody can tell, so @UPGRADERD_UNIT@ starts with @UPGRADERD_FROM@, which proved itself. The release is tried again, three times at most.",
+		},
 		SwapRecovered: {
 			"SwapRecovered", "39e04732fb5444e78e80acb29ebca2ac", LevelNotice,
 			"found the swap to {to} unfinished: {result}",

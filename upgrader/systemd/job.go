@@ -40,6 +40,11 @@ func (c *Client) Start(ctx context.Context, unit string) (Result, error) {
 	return c.run(ctx, "start", "StartUnit", unit)
 }
 
+// Stop stops unit and waits for the job to end. Errors as in [Client.Reload].
+func (c *Client) Stop(ctx context.Context, unit string) (Result, error) {
+	return c.run(ctx, "stop", "StopUnit", unit)
+}
+
 // waiter hears of the end of one job. Between asking and learning the job's
 // path it keeps what it hears, as the end may overtake the answer.
 type waiter struct {

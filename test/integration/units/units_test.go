@@ -24,6 +24,7 @@ func TestVerify(t *testing.T) {
 		m.Run("sh", "-c", "cp /usr/share/doc/upgraderd/examples/app.service /usr/share/doc/upgraderd/examples/app.socket /etc/systemd/system/")
 		for _, unit := range []string{
 			"upgraderd.service", "upgraderd-check@hello.service",
+			"upgraderd-guard@hello.service", "upgraderd-guard@hello.timer", "upgraderd-failed@hello.service", "upgraderd-boot.service",
 			"live@hello.service", "live@hello.socket", "app.service", "app.socket",
 		} {
 			said := m.Run("sh", "-c", "systemd-analyze verify --man=no "+unit+" 2>&1")
@@ -41,9 +42,12 @@ func TestVerify(t *testing.T) {
 // The exposure that systemd-analyze reckons: 0 is closed, 10 is open.
 func TestSecurity(t *testing.T) {
 	limits := map[string]float64{
-		"upgraderd.service":        1.2,
-		"upgraderd-check@.service": 0.5,
-		"live@.service":            4.0, // somebody else's program
+		"upgraderd.service":         1.2,
+		"upgraderd-check@.service":  0.5,
+		"upgraderd-guard@.service":  1.2,
+		"upgraderd-failed@.service": 1.2,
+		"upgraderd-boot.service":    1.2,
+		"live@.service":             4.0, // somebody else's program
 	}
 	exposure := regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+)`)
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
@@ -111,6 +115,8 @@ func TestPolkit(t *testing.T) {
 		"systemctl restart app.service",
 		"systemctl reset-failed app.service",
 		"systemctl start upgraderd-check@app.service",
+		"systemctl start upgraderd-guard@app.timer",
+		"systemctl stop upgraderd-guard@app.timer",
 	}
 	refused := []string{
 		"systemctl stop app.service",
@@ -128,6 +134,9 @@ func TestPolkit(t *testing.T) {
 		"systemctl stop upgraderd-check@app.service",
 		"systemctl set-property --runtime upgraderd-check@app.service CPUWeight=7",
 		"systemd-run true",
+		"systemctl start upgraderd-guard@other.timer",
+		"systemctl start upgraderd-guard@app.service",
+		"systemd-run --unit=upgraderd-guard@app --on-active=1 true",
 		"systemd-run --unit=app.service true",
 		"systemd-run --unit=upgraderd-check@app.service true",
 		"systemd-run --unit=upgraderd-check@app.scope --scope true",

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/config"
+	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/systemd"
+)
+
+func guardCommand() *cobra.Command {
+	var (
+		patience     time.Duration
+		failed, boot bool
+	)
+	cmd := &cobra.Command{
+		Use:   "guard TARGET | guard --boot",
+		Short: "Undo an upgrade that nobody watches",
+		Long: `Undo the upgrade of TARGET that is under way, if the daemon is gone and does not
+come back within --patience=. upgraderd-guard@.timer runs this while a release
+is on trial, and with --failed OnFailure= of a service does.
+
+With --boot, before the services start: have each of them start with the release
+that proved itself, where another was on trial when the host went down.
+
+Nothing to do is success.`,
+		Args: usage(func(cmd *cobra.Command, args []string) error {
+			if boot {
+				return cobra.NoArgs(cmd, args)
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		}),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			handler := journal.NewHandler(os.Stderr, journal.Options{})
+			defer func() { _ = handler.Close() }()
+			o := upgrader.Options{StateDir: stateDirectory(), Log: slog.New(handler)}
+			var err error
+			if boot {
+				err = upgrader.RevertUnproven(ctx, o)
+			} else {
+				err = guard(ctx, o, args[0], patience, failed)
+			}
+			if errors.Is(err, context.Canceled) {
+				return nil
+			}
+			return err
+		},
+	}
+	cmd.Flags().DurationVar(&patience, "patience", 5*time.Second, "how long the daemon may take to come back")
+	cmd.Flags().BoolVar(&failed, "failed", false, "the unit has failed: do not wait for the daemon")
+	cmd.Flags().BoolVar(&boot, "boot", false, "look at every target, and move links only")
+	return cmd
+}
+
+func guard(ctx context.Context, o upgrader.Options, name string, patience time.Duration, failed bool) error {
+	target, diagnostics := config.Peek("/", name)
+	if target == nil {
+		return withStatus(exitConfig, diagnostics.Err())
+	}
+	bus := systemd.New(systemd.Options{Log: o.Log})
+	defer func() { _ = bus.Close() }()
+	o.Systemd = bus
+	return upgrader.Guard(ctx, o, upgrader.Guarded{Target: target, Patience: patience, Failed: failed})
+}

@@ -1,0 +1,155 @@
+package upgrader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/unit"
+
+	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+	"github.com/upgraderd/upgraderd/upgrader/systemd"
+)
+
+// The guard is the dead man's switch, and PID 1 holds it: a timer that the
+// daemon starts before each swap and stops after the verdict. While it runs it
+// starts the guard again and again, which looks whether somebody holds the
+// target's lock. Somebody does as long as the daemon lives, so that its restart
+// is no case for the guard. When the daemon stays away, the guard undoes what
+// nobody watches.
+
+// GuardTimer is the template instance that guards a target during a swap.
+func GuardTimer(target string) string {
+	return "upgraderd-guard@" + unit.UnitNameEscape(target) + ".timer"
+}
+
+// armLimit bounds how long a swap waits for its guard: PID 1 starts a timer
+// in a millisecond, and a swap without a guard is better than none.
+const armLimit = 10 * time.Second
+
+// arm starts the guard. A host without its units upgrades all the same, and is
+// told.
+func (m *machine) arm(ctx context.Context) {
+	timer := GuardTimer(m.target.Name)
+	m.armed = true // in doubt it is, and has to be stopped
+	limited, cancel := context.WithTimeout(ctx, armLimit)
+	defer cancel()
+	result, err := m.systemd.Start(limited, timer)
+	if err == nil && result != systemd.ResultDone && result != systemd.ResultUnknown {
+		err = fmt.Errorf("start %s: job is %q", timer, result)
+	}
+	if err != nil && ctx.Err() == nil {
+		m.once(ctx, "unguarded "+m.errText(err), journal.SwapUnguarded, slog.String("error", m.errText(err)))
+	}
+}
+
+// disarm stops the guard. One that runs on by mistake finds nothing to undo and
+// is stopped by the next that looks.
+func (m *machine) disarm(ctx context.Context) {
+	if !m.armed {
+		return
+	}
+	m.armed = false
+	limited, cancel := context.WithTimeout(ctx, armLimit)
+	defer cancel()
+	if _, err := m.systemd.Stop(limited, GuardTimer(m.target.Name)); err != nil {
+		m.log.DebugContext(ctx, "stop the guard", "error", m.errText(err))
+	}
+}
+
+// pending reports a state that must not last without somebody who watches.
+func (s State) pending() bool { return s == Swapping || s == Confirming || s == RollingBack }
+
+// Guarded is what the guard is to look at.
+type Guarded struct {
+	Target *Target
+	// Patience is how long a daemon that was killed may take to come back.
+	Patience time.Duration
+	// Failed tells that systemd gave the unit up, which is why the guard runs. A
+	// socket may have started it anew since, so that nothing else tells.
+	Failed bool
+}
+
+// Guard undoes the upgrade that is under way, if nobody watches it: no daemon
+// holds the target's lock, and none takes it in time. A release that broke
+// meanwhile is known bad; one that nobody saw break is not, and comes up again
+// when a daemon is back. Where the release is the first one, there is nothing to
+// return to, and it stays.
+//
+// Of the options, Targets is ignored. Guard is for `upgraderd guard`, which the
+// timer starts, and OnFailure= of a unit. It returns when there is nothing more
+// to do for it, or when ctx ends; it may be killed at any point and run again.
+func Guard(ctx context.Context, o Options, g Guarded) error {
+	o.Targets = []*Target{g.Target}
+	d, err := New(o)
+	if err != nil {
+		return err
+	}
+	return d.guard(ctx, g)
+}
+
+func (d *Daemon) guard(ctx context.Context, g Guarded) error {
+	s, err := store.View(filepath.Join(d.o.StateDir, g.Target.Name))
+	if err != nil {
+		return err
+	}
+	var r record
+	if _, err := s.LoadRecord(&r); err != nil {
+		return err
+	}
+	held, err := d.open(g.Target)
+	if err == nil && r.State.pending() && !g.Failed {
+		held.unlock()
+		if !sleep(ctx, g.Patience) {
+			return ctx.Err()
+		}
+		held, err = d.open(g.Target)
+	}
+	if errors.Is(err, store.ErrLocked) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer held.unlock()
+	m := d.machine(g.Target)
+	m.store, m.guard, m.armed = d.disk(held.Store), &g, true
+	return m.run(ctx)
+}
+
+// abandoned is what the guard makes of a release that serves and that nobody
+// watched: on with the rollback, with the reason that there is.
+func (m *machine) abandoned(ctx context.Context) (Event, error) {
+	f, err := m.still(ctx)
+	if err != nil {
+		return StepFailed, err
+	}
+	_, ok, err := m.goal()
+	if err != nil {
+		return StepFailed, err
+	}
+	const unwatched = "nobody watched it for its confirm window, the daemon was gone"
+	r := &m.record
+	op, why := m.judgeFacts(f)
+	if m.guard.Failed && op != turnedBad {
+		op, why = turnedBad, "it failed, and systemd gave it up"
+	}
+	switch {
+	case op == nobodysFault:
+		m.unjudged(ctx, why)
+		return NothingPending, nil
+	case !ok:
+		m.unjudged(ctx, unwatched+", and it was the first release, there is none to return to")
+		return NothingPending, nil
+	case op == turnedBad:
+		r.Reason, r.Down = why, f.ActiveState == "inactive"
+	default:
+		r.Reason, r.Unproven = unwatched, true
+	}
+	m.emit(ctx, journal.UpgradeAbandoned, slog.String("reason", r.Reason))
+	return UpgradeAbandoned, nil
+}
