@@ -224,7 +224,21 @@ func (s *Supervisor) startTooLong(w *worker) {
 		}
 	}
 	w.failed = why
-	w.kill()
+	s.end(w)
+}
+
+// end has a worker that never served finish what it may have taken, and kills it
+// if it does not.
+func (s *Supervisor) end(w *worker) {
+	if err := w.signal(s.opts.StopSignal); err != nil {
+		w.kill()
+	}
+	_ = w.signal(syscall.SIGCONT) // a stopped process would never see it
+	s.after(trialLimit, func() {
+		if !w.over {
+			w.kill()
+		}
+	})
 }
 
 // drain asks a worker to end once it has finished what it has.
