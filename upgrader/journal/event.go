@@ -70,6 +70,8 @@ const (
 	WorkerEnded
 	WorkerAdopted
 	WorkerStalled
+	SupervisorRenewed
+	SupervisorOutdated
 	HandoverRefused
 	UnitStopping
 	LeftoversKilled

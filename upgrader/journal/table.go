@@ -294,6 +294,18 @@ func table() map[Event]Description {
 			"The worker of @UPGRADERD_TARGET@ missed its watchdog",
 			"WatchdogSec= of the unit holds for the worker too. It gets SIGABRT, and Restart= decides what comes next.",
 		},
+		SupervisorRenewed: {
+			"SupervisorRenewed", "4ee26d924d5a48ed914577bf87914623", LevelNotice,
+			"goes on as the upgraderd that was installed, in the same process: {path}",
+			"The supervisor of @UPGRADERD_TARGET@ goes on as a new version of itself",
+			"Its program at @UPGRADERD_PATH@ was replaced. Main PID, sockets and workers are the same as before.",
+		},
+		SupervisorOutdated: {
+			"SupervisorOutdated", "c3f984794b124d34b15e3c838b07c07a", slog.LevelWarn,
+			"{path} was replaced by what does not run, going on as before: {error}",
+			"The supervisor of @UPGRADERD_TARGET@ could not go on as the program installed now",
+			"@UPGRADERD_ERROR@\nThe service is not affected, and the supervisor looks again when @UPGRADERD_PATH@ is replaced. Until then a start of the unit would use it: install a whole one.",
+		},
 		HandoverRefused: {
 			"HandoverRefused", "d002e42f5eab712fab4ac5950bf5e03d", slog.LevelWarn,
 			"no handover: {reason}",

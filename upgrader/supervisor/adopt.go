@@ -3,8 +3,10 @@ package supervisor
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -17,14 +19,16 @@ import (
 
 // estate is what another supervisor of this unit left in the fd store.
 type estate struct {
-	memory *memory
-	pidfds map[string]*os.File // by name
+	memory   *memory
+	pidfds   map[string]*os.File // by name
+	notifies map[string]*os.File // by name, of workers that the same process had
+	control  *net.UnixListener
 }
 
 // inherit sorts what systemd passed: the workers' sockets, and what is our
 // own. It owns the files.
 func (s *Supervisor) inherit(files []*os.File) (estate, error) {
-	left := estate{pidfds: map[string]*os.File{}}
+	left := estate{pidfds: map[string]*os.File{}, notifies: map[string]*os.File{}}
 	for _, f := range files {
 		name := f.Name()
 		switch {
@@ -34,6 +38,14 @@ func (s *Supervisor) inherit(files []*os.File) (estate, error) {
 				return left, err
 			}
 			left.memory = m
+		case name == controlName:
+			l, err := keptControl(f)
+			if err != nil {
+				return left, err
+			}
+			left.control = l
+		case strings.HasPrefix(name, notifyPrefix):
+			left.notifies[name] = f
 		case strings.HasPrefix(name, internal):
 			if old := left.pidfds[name]; old != nil {
 				old.Close()
@@ -69,7 +81,7 @@ func (s *Supervisor) adopt(left estate) {
 			pidfd := left.pidfds[name]
 			delete(left.pidfds, name)
 			if pidfd != nil {
-				s.adoptWorker(r, pidfd)
+				s.adoptWorker(r, pidfd, left.notifies[notifyPrefix+strconv.Itoa(r.Generation)])
 				continue
 			}
 			// Its supervisor was killed a moment after it was started.
@@ -78,7 +90,7 @@ func (s *Supervisor) adopt(left estate) {
 				continue
 			}
 			s.keepPidfd(r.Generation, r.PID, pidfd)
-			s.adoptWorker(r, pidfd)
+			s.adoptWorker(r, pidfd, nil)
 		}
 	}
 	for name, f := range left.pidfds { // none is left where memory is whole
@@ -99,8 +111,9 @@ func (s *Supervisor) adopt(left estate) {
 	s.rest()
 }
 
-// adoptWorker takes one worker over, if it lives.
-func (s *Supervisor) adoptWorker(r remembered, stored *os.File) {
+// adoptWorker takes one worker over, if it lives. kept is its notify socket,
+// nil where that has to be opened anew.
+func (s *Supervisor) adoptWorker(r remembered, stored, kept *os.File) {
 	// A pidfd from the fd store is in blocking mode or not as its last
 	// holder left it; ours must be watched by the poller.
 	fd, err := dupFD(stored)
@@ -109,6 +122,7 @@ func (s *Supervisor) adoptWorker(r remembered, stored *os.File) {
 		if err == nil {
 			unix.Close(fd)
 		}
+		kept.Close() // nil is no error worth a word
 		s.forget(pidfdName(r.Generation))
 		return
 	}
@@ -117,7 +131,7 @@ func (s *Supervisor) adoptWorker(r remembered, stored *os.File) {
 		release: rememberedRelease(r), started: time.Now(), status: r.Status,
 		listening: s.sockets.listening(),
 	}
-	notify, err := listenNotify(s.opts.notifyPath(r.Generation))
+	notify, err := s.renewNotify(s.opts.notifyPath(r.Generation), kept)
 	if err != nil {
 		s.log.Warn("adopting a worker without its notify socket", "pid", w.pid, "error", err)
 	}
@@ -139,6 +153,19 @@ func (s *Supervisor) adoptWorker(r remembered, stored *os.File) {
 	}
 	s.watch(w)
 	s.emit(journal.WorkerAdopted, append(s.about(w), slog.String("role", string(r.Role)))...)
+}
+
+// renewNotify opens a worker's notify socket, or takes the one that was kept.
+func (s *Supervisor) renewNotify(path string, kept *os.File) (*notifySocket, error) {
+	if kept == nil {
+		return listenNotify(path)
+	}
+	conn, err := net.FileConn(kept)
+	kept.Close()
+	if err != nil {
+		return nil, fmt.Errorf("take the notify socket over: %w", err)
+	}
+	return &notifySocket{path: path, conn: conn.(*net.UnixConn)}, nil
 }
 
 // trialLimit is how long a worker may finish what it has that was on trial when

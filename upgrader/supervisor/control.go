@@ -44,10 +44,21 @@ const (
 // controlPath is where the supervisor of a unit listens.
 func controlPath(runtimeDir string) string { return filepath.Join(runtimeDir, "control") }
 
+// errUnanswered is a supervisor that took a request and ended before it was over.
+var errUnanswered = errors.New("it went away; see the journal of the unit")
+
 // RequestHandover asks the supervisor whose runtime directory this is for a
 // handover, and waits until it is over or ctx ends. The supervisor goes on
-// either way.
+// either way. One that is renewed just then is asked again: twice does no harm.
 func RequestHandover(ctx context.Context, runtimeDir string) (Reply, error) {
+	r, err := requestHandover(ctx, runtimeDir)
+	if errors.Is(err, errUnanswered) {
+		r, err = requestHandover(ctx, runtimeDir)
+	}
+	return r, err
+}
+
+func requestHandover(ctx context.Context, runtimeDir string) (Reply, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", controlPath(runtimeDir))
 	if err != nil {
@@ -64,7 +75,7 @@ func RequestHandover(ctx context.Context, runtimeDir string) (Reply, error) {
 			err = ctx.Err()
 		}
 		if errors.Is(err, io.EOF) {
-			err = errors.New("it went away; see the journal of the unit")
+			err = errUnanswered
 		}
 		return Reply{}, fmt.Errorf("wait for the supervisor: %w", err)
 	}
@@ -87,6 +98,16 @@ func listenControl(runtimeDir string) (*net.UnixListener, error) {
 		return nil, fmt.Errorf("open control socket: %w", err)
 	}
 	return l, nil
+}
+
+// keptControl takes over a control socket that is open. It owns f.
+func keptControl(f *os.File) (*net.UnixListener, error) {
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("take the control socket over: %w", err)
+	}
+	return l.(*net.UnixListener), nil
 }
 
 // serveControl answers until the listener is closed. ask hands a request to

@@ -41,6 +41,12 @@
 // a few seconds to finish what it may have taken. A stop ends every worker, and
 // every process left in the unit's control group.
 //
+// # When upgraderd itself is upgraded
+//
+// A supervisor whose program was replaced on disk goes on as the new one, by
+// execve(2) in place: main PID, sockets and workers stay. The new program has to
+// show that it starts, and one that cannot is left alone.
+//
 // One goroutine, the one in [Run], owns all state. Others watch one thing
 // each (a process, a socket, a timer) and post what they see to it.
 package supervisor

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,8 @@ func TestMain(m *testing.M) {
 			playSupervisor(os.Args[2:])
 		case "play-worker":
 			playWorker()
+		case "version": // a supervisor's program that is to take another's place
+			os.Exit(0)
 		case "play-waiter":
 			playWaiter(os.Args[2])
 		}
@@ -66,6 +69,8 @@ func playSupervisor(args []string) {
 			o.DrainTimeout, err = time.ParseDuration(value)
 		case "ready":
 			o.Ready, err = ParseReady(value)
+		case "renew":
+			o.renewEvery, err = time.ParseDuration(value)
 		case "max":
 			o.MaxDraining, err = strconv.Atoi(value)
 		case "listen":
@@ -196,19 +201,21 @@ func playWorker() {
 // manager is as much of systemd as a supervisor can see: it passes sockets,
 // listens on a notify socket, and has an fd store that outlives the process.
 type manager struct {
-	t       *testing.T
-	dir     string
-	conn    *net.UnixConn
-	mu      sync.Mutex
-	states  []string // every assignment, in order
-	stored  []*os.File
-	sockets []*os.File
-	cmd     *exec.Cmd
-	gone    chan struct{}
-	heard   chan struct{} // closed when listen is over
-	log     *strings.Builder
-	args    []string
-	alone   bool // no NOTIFY_SOCKET
+	t        *testing.T
+	dir      string
+	conn     *net.UnixConn
+	mu       sync.Mutex
+	states   []string // every assignment, in order
+	stored   []*os.File
+	sockets  []*os.File
+	cmd      *exec.Cmd
+	gone     chan struct{}
+	heard    chan struct{} // closed when listen is over
+	log      *strings.Builder
+	args     []string
+	alone    bool   // no NOTIFY_SOCKET
+	program  string // of the supervisor; default: this one
+	renewals int
 }
 
 func newManager(t *testing.T, args ...string) *manager {
@@ -361,7 +368,7 @@ func (m *manager) start() {
 	for _, f := range files {
 		names = append(names, f.Name())
 	}
-	args := append([]string{"with-listen-pid", exe, "play-supervisor", "root=" + filepath.Join(m.dir, "store")}, m.args...)
+	args := append([]string{"with-listen-pid", cmp.Or(m.program, exe), "play-supervisor", "root=" + filepath.Join(m.dir, "store")}, m.args...)
 	cmd := exec.Command(exe, args...)
 	cmd.ExtraFiles = files
 	// The race detector's exit waits a second by default.

@@ -42,6 +42,8 @@ type Options struct {
 	RuntimeDir string
 	// Log gets one line per thing that happened.
 	Log *slog.Logger
+
+	renewEvery time.Duration
 }
 
 // Defaults, each with the reason beside its field in [Options].
@@ -64,6 +66,9 @@ func (o Options) complete() (Options, error) {
 	}
 	if o.MaxDraining == 0 {
 		o.MaxDraining = DefaultMaxDraining
+	}
+	if o.renewEvery == 0 {
+		o.renewEvery = renewEvery
 	}
 	if o.Ready.Kind == "" {
 		o.Ready.Kind = ReadyNotify

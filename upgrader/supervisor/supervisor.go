@@ -24,6 +24,8 @@ type Supervisor struct {
 	log      *slog.Logger
 	sockets  socketSet
 	memory   *memory
+	control  *net.UnixListener
+	renewal  renewal
 	watchdog time.Duration // the unit's WatchdogSec=, 0 for none
 
 	generation int
@@ -61,7 +63,7 @@ func Run(opts Options) (Exit, error) {
 	}
 	s := &Supervisor{
 		opts: opts, log: opts.Log, watchdog: watchdog,
-		inbox: make(chan func()), ended: make(chan struct{}),
+		inbox: make(chan func()), ended: make(chan struct{}), renewal: newRenewal(),
 	}
 	return s.run()
 }
@@ -77,7 +79,11 @@ func (s *Supervisor) run() (Exit, error) {
 	if err != nil {
 		return Exit{}, fmt.Errorf("take the sockets from systemd: %w", err)
 	}
-	left, err := s.inherit(files)
+	kept, err := takeKept()
+	if err != nil {
+		return Exit{}, err
+	}
+	left, err := s.inherit(append(files, kept...))
 	if err != nil {
 		return Exit{}, err
 	}
@@ -86,13 +92,17 @@ func (s *Supervisor) run() (Exit, error) {
 			return Exit{}, err
 		}
 	}
-	controlSocket, err := listenControl(s.opts.RuntimeDir)
-	if err != nil {
-		return Exit{}, err
+	if s.control = left.control; s.control == nil {
+		if s.control, err = listenControl(s.opts.RuntimeDir); err != nil {
+			return Exit{}, err
+		}
 	}
-	defer closeControl(controlSocket, s.opts.RuntimeDir)
-	go serveControl(controlSocket, s.ask)
+	defer closeControl(s.control, s.opts.RuntimeDir)
+	go serveControl(s.control, s.ask)
 
+	if len(kept) > 0 {
+		s.emit(journal.SupervisorRenewed, slog.String("path", s.renewal.path))
+	}
 	s.adopt(left)
 	if s.serving == nil {
 		s.startFirst()
@@ -113,6 +123,8 @@ func (s *Supervisor) loop(signals <-chan os.Signal) Exit {
 		defer t.Stop()
 		ping = t.C
 	}
+	renew := time.NewTicker(s.opts.renewEvery)
+	defer renew.Stop()
 	for s.result == nil {
 		select {
 		case f := <-s.inbox:
@@ -121,6 +133,8 @@ func (s *Supervisor) loop(signals <-chan os.Signal) Exit {
 			s.signalled(sig.(syscall.Signal))
 		case <-ping:
 			s.tell("WATCHDOG=1")
+		case <-renew.C:
+			s.renew()
 		}
 	}
 	return *s.result

@@ -102,7 +102,7 @@ func workerEnv(env []string, rel release, names []string, notifyPath string, wat
 		switch key {
 		case "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID",
 			"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID", "MANAGERPID", "SYSTEMD_EXEC_PID",
-			"FDSTORE", "UPGRADERD_RELEASE", "UPGRADERD_VERSION":
+			"FDSTORE", keptVariable, "UPGRADERD_RELEASE", "UPGRADERD_VERSION":
 			continue
 		}
 		out = append(out, e)
