@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"path/filepath"
 	"time"
@@ -64,13 +65,28 @@ func (m *machine) disarm(ctx context.Context) {
 // pending reports a state that must not last without somebody who watches.
 func (s State) pending() bool { return s == Swapping || s == Confirming || s == RollingBack }
 
+// Pending reports whether an upgrade of a target is under way, from its swap to
+// its verdict. A target that has no store yet has none.
+func Pending(stateDir, target string) (bool, error) {
+	s, err := store.View(filepath.Join(stateDir, target))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var r record
+	_, err = s.LoadRecord(&r)
+	return r.State.pending(), err
+}
+
 // Guarded is what the guard is to look at.
 type Guarded struct {
 	Target *Target
 	// Patience is how long a daemon that was killed may take to come back.
 	Patience time.Duration
-	// Failed tells that systemd gave the unit up, which is why the guard runs. A
-	// socket may have started it anew since, so that nothing else tells.
+	// Failed tells that the unit failed, which is why the guard runs. Restart= or
+	// a socket may have started it anew since, so that nothing else tells.
 	Failed bool
 }
 
@@ -136,7 +152,7 @@ func (m *machine) abandoned(ctx context.Context) (Event, error) {
 	r := &m.record
 	op, why := m.judgeFacts(f)
 	if m.guard.Failed && op != turnedBad {
-		op, why = turnedBad, "it failed, and systemd gave it up"
+		op, why = turnedBad, "the unit failed, and was started anew"
 	}
 	switch {
 	case op == nobodysFault:

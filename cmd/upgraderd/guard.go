@@ -64,6 +64,11 @@ Nothing to do is success.`,
 }
 
 func guard(ctx context.Context, o upgrader.Options, name string, patience time.Duration, failed bool) error {
+	if failed { // any service fails for many reasons, and most have no target
+		if pending, err := upgrader.Pending(o.StateDir, name); err != nil || !pending {
+			return err
+		}
+	}
 	target, diagnostics := config.Peek("/", name)
 	if target == nil {
 		return withStatus(exitConfig, diagnostics.Err())
