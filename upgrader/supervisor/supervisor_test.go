@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -112,6 +113,42 @@ func TestHandoverFails(t *testing.T) {
 				return slices.Equal(m.storedNames(), []string{"upgraderd.state", "upgraderd.worker.1"})
 			})
 		})
+	}
+}
+
+// A program that is still held open for writing is tried again for a moment; for
+// longer, that is not its fault, and the old worker serves.
+func TestProgramBusy(t *testing.T) {
+	m := newManager(t)
+	addr := m.socket("web")
+	v1, v2 := m.release("1.0", ""), m.release("2.0", "")
+	m.link("current", v1)
+	m.startReady()
+	program := filepath.Join(m.dir, "store/releases", v2, "bin/app")
+	data, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(program), os.WriteFile(program, data, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	m.link("next", v2)
+	held, err := os.OpenFile(program, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.handover(); err == nil || !strings.Contains(err.Error(), "text file busy") {
+		t.Errorf("handover: got %v, want that the file is busy", err)
+	}
+	if got, _, err := get(addr); err != nil || got != v1 {
+		t.Errorf("got %s, %v; want %s as before", got, err, v1)
+	}
+	if st, _ := statusline.Parse(m.status()); !strings.HasPrefix(st.Note, statusline.Refused) {
+		t.Errorf("status %q blames the release", m.status())
+	}
+	time.AfterFunc(30*time.Millisecond, func() { held.Close() })
+	if r, err := m.handover(); err != nil || r.Release != v2 {
+		t.Errorf("handover: got %+v, %v", r, err)
 	}
 }
 

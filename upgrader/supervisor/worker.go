@@ -67,7 +67,7 @@ func (s *Supervisor) spawn(w *worker) error {
 	}
 	program := w.release.program
 	env, pids := workerEnv(os.Environ(), w.release, names, w.notify.path, s.watchdog)
-	p, err := spawn.Start(spawn.Options{
+	p, err := startFree(spawn.Options{
 		Program: program, Args: append([]string{program}, s.opts.Args...),
 		Env: env, PIDs: pids, Files: files,
 	})
@@ -76,6 +76,23 @@ func (s *Supervisor) spawn(w *worker) error {
 	}
 	w.pid, w.pidfd = p.PID, pidfdFile(p.PIDFD)
 	return nil
+}
+
+// startFree starts a program that somebody may still hold open for writing:
+// whoever wrote it, and started a process of its own just then, has a descriptor
+// of it until that has become another program (go.dev/issue/22315).
+func startFree(o spawn.Options) (spawn.Process, error) {
+	const (
+		tries = 10
+		pause = 10 * time.Millisecond
+	)
+	for n := 1; ; n++ {
+		p, err := spawn.Start(o)
+		if !errors.Is(err, unix.ETXTBSY) || n == tries {
+			return p, err
+		}
+		time.Sleep(pause)
+	}
 }
 
 // faultyProgram tells if it is the release's own fault that it does not run, and
