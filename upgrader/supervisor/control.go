@@ -141,10 +141,15 @@ func serveControl(l *net.UnixListener, ask func(Request) Reply) {
 	}
 }
 
-// readRequest checks who asks, then reads what.
+// readRequest reads what is asked, then checks who asks: a client that is refused
+// before it has written would see a broken pipe, and not why.
 func readRequest(conn *net.UnixConn) (Request, error) {
+	_ = conn.SetReadDeadline(time.Now().Add(requestTimeout))
+	line, err := bufio.NewReader(io.LimitReader(conn, maxRequest)).ReadBytes('\n')
+	if err != nil {
+		return Request{}, fmt.Errorf("read request: %w", err)
+	}
 	var cred *unix.Ucred
-	var err error
 	if cerr := control(conn, func(fd int) { cred, err = unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED) }); cerr != nil {
 		err = cerr
 	}
@@ -153,11 +158,6 @@ func readRequest(conn *net.UnixConn) (Request, error) {
 	}
 	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
 		return Request{}, fmt.Errorf("user %d may not ask this supervisor: ask as root or as its own user", cred.Uid)
-	}
-	_ = conn.SetReadDeadline(time.Now().Add(requestTimeout))
-	line, err := bufio.NewReader(io.LimitReader(conn, maxRequest)).ReadBytes('\n')
-	if err != nil {
-		return Request{}, fmt.Errorf("read request: %w", err)
 	}
 	var r Request
 	if err := json.Unmarshal(line, &r); err != nil {
