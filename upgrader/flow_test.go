@@ -233,6 +233,27 @@ func TestUpgrades(t *testing.T) {
 				t.Errorf("summary %q does not tell", got)
 			}
 		},
+		"the source goes back": func(t *testing.T, w *world) {
+			name := w.running("1.1")
+			if err := os.Remove(filepath.Join(w.dir, "app_1.1.sh")); err != nil {
+				t.Fatal(err)
+			}
+			w.start()
+			w.publish("0.9", "")
+			time.Sleep(10 * time.Minute)
+			if st := w.status(); st.Current != name || st.State != Idle || w.unit.count("re") != 0 {
+				t.Errorf("got %+v after %q", st, w.unit.story())
+			}
+		},
+		"a newer one is published during the trial": func(t *testing.T, w *world) {
+			w.running("1.0")
+			w.start()
+			w.publish("1.1", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			name := w.publish("1.2", "")
+			w.settles(name, VerdictGood)
+			w.says("1.1 is good", "found 1.2, 1.1 is installed")
+		},
 		"the first release turns bad": func(t *testing.T, w *world) {
 			name := w.publish("1.0", "")
 			w.unit.facts.ActiveState, w.unit.facts.SubState, w.unit.facts.Result = "failed", "failed", "exit-code"

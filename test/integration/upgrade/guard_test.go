@@ -22,7 +22,7 @@ func onTrial(t *testing.T, m *kit.Machine) {
 	t.Helper()
 	source := m.DirSource(dir)
 	m.Write("/etc/systemd/system/upgraderd-guard@.timer.d/soon.conf", "[Timer]\nOnActiveSec=\nOnActiveSec=1s\nOnUnitInactiveSec=1s\nAccuracySec=100ms\n")
-	m.Write("/etc/systemd/system/upgraderd-guard@.service.d/soon.conf", "[Service]\nExecStart=\nExecStart=/usr/bin/upgraderd guard --patience=3s %I\n")
+	m.Write("/etc/systemd/system/upgraderd-guard@.service.d/soon.conf", "[Service]\nExecStart=\nExecStart=/usr/bin/upgraderd guard --patience=2500ms %I\n")
 	follow(t, m, source, dir, "")
 	m.Run("systemctl", "start", "--no-block", unit)
 	source.Publish("hello-1.0.0", kit.Hello(t, "1.0.0", ""))
@@ -56,13 +56,13 @@ func TestGuard(t *testing.T) {
 		m.Served(clients, "2.0.0", 100)
 		pid := m.Property(unit, "MainPID")
 
-		time.Sleep(3 * time.Second) // the guard looks, and leaves a living daemon alone
+		time.Sleep(2 * time.Second) // the guard looks, and leaves a living daemon alone
 		if got := target(t, m)["state"]; got != "confirming" {
 			t.Fatalf("the guard came in between: state is %v, want confirming", got)
 		}
 		// A daemon that comes back is no case for the guard either.
 		m.Signal(m.Property("upgraderd.service", "MainPID"), "KILL")
-		time.Sleep(6 * time.Second)
+		time.Sleep(5 * time.Second)
 		if got := target(t, m)["state"]; got != "confirming" || !strings.HasPrefix(current(m), "2.0.0-") {
 			t.Fatalf("the guard undid what the daemon came back to: state is %v, want confirming", got)
 		}
