@@ -19,11 +19,14 @@ UPGRADERD_DEMO_SUITE ?= trixie
 
 # What the lab and the linters need from the distribution: mmdebstrap makes the
 # base trees, systemd-container boots them, a C compiler serves -race alone, and
-# minisign(1) signs what we have to accept.
-PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign
+# minisign(1) signs what we have to accept. Power is cut under file systems that
+# were made by e2fsprogs and xfsprogs.
+PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign e2fsprogs xfsprogs
 
-# How long make soak goes on.
+# How long the random life of make soak goes on, and how often it cuts the power
+# of each of four file systems.
 export UPGRADERD_SOAK ?= 10m
+UPGRADERD_SOAK_CUTS ?= 2600
 
 # Linters are installed by version, once for each version of Go: they cannot
 # read code for a newer Go than the one that built them.
@@ -58,9 +61,11 @@ unit: packages
 integration: packages trees
 	CGO_ENABLED=0 go test -tags integration -count=1 -p 1 -timeout 12m ./test/integration/...
 
-# The whole of a host's life at random, with load: for the time given above.
+# The long runs: power cuts by the thousand, then the whole of a host's life at
+# random, with load.
 .PHONY: soak
 soak: packages trees
+	UPGRADERD_CUTS=$(UPGRADERD_SOAK_CUTS) CGO_ENABLED=0 go test -tags integration -count=1 -timeout 1h -v ./test/integration/powercut/
 	CGO_ENABLED=0 go test -tags integration,soak -count=1 -timeout 24h -v ./test/integration/soak/
 
 # The one base tree it needs is built at its first boot.
