@@ -49,7 +49,7 @@ Key=RWQ6hEqFjLN+XxRQvXZno7WQYh8CvDZxVMG6iBPJsAJQRDfBjnMbD7c8
 	// mail.upgrade:3: InstanceMax= is unknown in [Upgrade]; did you mean InstancesMax=?
 }
 
-// What upgraderd verify does.
+// What upgraderd verify does first.
 func ExampleLint() {
 	root, err := os.MkdirTemp("", "example")
 	if err != nil {
@@ -57,10 +57,10 @@ func ExampleLint() {
 		return
 	}
 	defer os.RemoveAll(root)
-	ok, err := config.Lint(os.Stdout, root, filepath.Join("testdata", "example.upgrade"))
-	fmt.Println(ok, err)
+	targets, ds := config.Lint(root, filepath.Join("testdata", "example.upgrade"))
+	fmt.Println(ds.Print(os.Stdout), len(ds.Errors()), len(targets))
 	// Output:
 	// testdata/example.upgrade:5: Path=: the URL holds a user name or password [CONFIG_VALUE]
 	// 	hint: what a .upgrade file holds is no secret: everybody can read it
-	// false <nil>
+	// <nil> 1 0
 }

@@ -1,20 +1,22 @@
 package config
 
 import (
-	"io"
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/upgraderd/upgraderd/upgrader"
 )
 
-// Lint checks targets and prints what there is to say, nothing if all is well.
+// Lint checks targets and says what there is to say, nothing if all is well.
 // Each argument is the name of a target of the tree below root, or a file (it
 // has a slash in it), which need not be installed: it is read as if it were,
 // without drop-ins, and for root "/" its keys are looked for on this system.
 // Without arguments every target is checked.
 //
-// It is true if no diagnostic is an error. The error is that of writing to w.
-func Lint(w io.Writer, root string, args ...string) (bool, error) {
+// It gives the targets that are whole, too, for whoever has more to ask of
+// them.
+func Lint(root string, args ...string) ([]*upgrader.Target, Diagnostics) {
 	t := treeAt(root)
 	readings, ds := loadAll(t, false)
 	if len(args) == 0 {
@@ -29,17 +31,33 @@ func Lint(w io.Writer, root string, args ...string) (bool, error) {
 				Message: "there is no NAME" + suffix + " here, nor in " + strings.Join(SearchPath()[1:], ", "),
 			})
 		}
-		return len(ds.Errors()) == 0, ds.Print(w)
+		return whole(readings), ds
 	}
+	var named []*reading
 	var said Diagnostics
 	for _, arg := range args {
-		said = append(said, lint(t, readings, arg)...)
+		r, ds := lint(t, readings, arg)
+		if r != nil {
+			named = append(named, r)
+		}
+		said = append(said, ds...)
 	}
-	return len(said.Errors()) == 0, said.Print(w)
+	return whole(named), said
+}
+
+// whole gives the targets in which no error was found.
+func whole(readings []*reading) []*upgrader.Target {
+	var targets []*upgrader.Target
+	for _, r := range readings {
+		if r.ok() {
+			targets = append(targets, &r.target)
+		}
+	}
+	return targets
 }
 
 // lint checks one argument beside the targets that are installed.
-func lint(t tree, installed []*reading, arg string) Diagnostics {
+func lint(t tree, installed []*reading, arg string) (*reading, Diagnostics) {
 	var (
 		r *reading
 		d Diagnostic
@@ -53,7 +71,7 @@ func lint(t tree, installed []*reading, arg string) Diagnostics {
 		if _, err := os.Stat(arg); err == nil && d.Hint == "" {
 			d.Hint = "for the file in this directory write ./" + printable(arg)
 		}
-		return Diagnostics{d}
+		return nil, Diagnostics{d}
 	}
 	// It takes the place of the installed target of its name.
 	others := slices.DeleteFunc(slices.Clone(installed), func(o *reading) bool { return o.name == r.name })
@@ -63,5 +81,5 @@ func lint(t tree, installed []*reading, arg string) Diagnostics {
 			break
 		}
 	}
-	return r.diagnostics()
+	return r, r.diagnostics()
 }

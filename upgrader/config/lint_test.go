@@ -72,11 +72,9 @@ func TestLint(t *testing.T) {
 				if call != "" {
 					got.WriteString("> " + call + "\n")
 				}
-				ok, err := Lint(&got, root, args...)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if ok {
+				_, ds := Lint(root, args...)
+				check(t, ds.Print(&got))
+				if len(ds.Errors()) == 0 {
 					got.WriteString("ok\n")
 				}
 			}

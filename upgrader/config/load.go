@@ -28,14 +28,10 @@ func PeekAll(root string) ([]*upgrader.Target, Diagnostics) {
 func all(t tree, peek bool) ([]*upgrader.Target, Diagnostics) {
 	readings, ds := loadAll(t, peek)
 	clash(readings)
-	var targets []*upgrader.Target
 	for _, r := range readings {
 		ds = append(ds, r.diagnostics()...)
-		if r.ok() {
-			targets = append(targets, &r.target)
-		}
 	}
-	return targets, ds
+	return whole(readings), ds
 }
 
 // Load reads one target of the tree below root by its name. The target is nil

@@ -324,8 +324,10 @@ func TestHostileNames(t *testing.T) {
 		{Name: "etc/upgraderd/app.upgrade.d/x\x1b[31m\n.conf", Data: []byte("[Upgrade]\nb\x07ad=1\nInstancesMax=\x07\n")},
 	})
 	var out strings.Builder
-	if ok, err := Lint(&out, root); ok || err != nil {
-		t.Fatal(ok, err)
+	_, ds := Lint(root)
+	check(t, ds.Print(&out))
+	if len(ds.Errors()) == 0 {
+		t.Fatal("no error")
 	}
 	for _, line := range strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n") {
 		hint, isHint := strings.CutPrefix(line, "\t")
@@ -419,8 +421,8 @@ type failingWriter struct{}
 
 func (failingWriter) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
 
-func TestLintReportsItsWriter(t *testing.T) {
-	if _, err := Lint(failingWriter{}, t.TempDir()); err == nil {
+func TestPrintReportsItsWriter(t *testing.T) {
+	if _, ds := Lint(t.TempDir()); ds.Print(failingWriter{}) == nil {
 		t.Error("a writer that fails is not reported")
 	}
 }
