@@ -6,9 +6,11 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/unit"
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/upgrader"
@@ -64,7 +66,9 @@ Nothing to do is success.`,
 }
 
 func guard(ctx context.Context, o upgrader.Options, name string, patience time.Duration, failed bool) error {
-	if failed { // any service fails for many reasons, and most have no target
+	if failed {
+		// Any service fails for many reasons, and most have no target.
+		name = targetOf(o.StateDir, name)
 		if pending, err := upgrader.Pending(o.StateDir, name); err != nil || !pending {
 			return err
 		}
@@ -77,4 +81,12 @@ func guard(ctx context.Context, o upgrader.Options, name string, patience time.D
 	defer func() { _ = bus.Close() }()
 	o.Systemd = bus
 	return upgrader.Guard(ctx, o, upgrader.Guarded{Target: target, Patience: patience, Failed: failed})
+}
+
+// targetOf is the target that an instance name means: as it is, or escaped.
+func targetOf(dir, instance string) string {
+	if _, err := os.Stat(filepath.Join(dir, filepath.Base(instance))); err == nil {
+		return filepath.Base(instance)
+	}
+	return unit.UnitNameUnescape(instance)
 }

@@ -185,6 +185,7 @@ func (x index) triggers(socket *unit) string {
 type defaults struct {
 	start, stop, restart, limitInterval time.Duration
 	limitBurst                          uint64
+	oomPolicy                           string
 }
 
 // manager reads systemd-system.conf(5).
@@ -215,6 +216,10 @@ func manager(t tree) defaults {
 		restart:       limit(100*time.Millisecond, "DefaultRestartSec"),
 		limitInterval: limit(10*time.Second, "DefaultStartLimitIntervalSec", "DefaultStartLimitInterval"),
 		limitBurst:    5,
+		oomPolicy:     "stop",
+	}
+	if s, ok := u.last("Manager", "DefaultOOMPolicy"); ok && s.value != "" {
+		d.oomPolicy = s.value
 	}
 	if s, ok := u.last("Manager", "DefaultStartLimitBurst"); ok {
 		if n, ok := number(s.value); ok {

@@ -22,7 +22,7 @@ func onFailure(v *view) []finding {
 		if !ours {
 			continue
 		}
-		if unescape(instance) == v.target.Name {
+		if instance == v.target.Name || unescape(instance) == v.target.Name {
 			return nil
 		}
 		near = s
@@ -218,6 +218,25 @@ func fdStore(v *view) []finding {
 		place:   s.place,
 		message: what + assumed(given, "FileDescriptorStoreMax="),
 		hint:    write(u, s, given, fmt.Sprintf("FileDescriptorStoreMax=%d", max(64, least))),
+	}}
+}
+
+func oomPolicy(v *view) []finding {
+	u := v.service
+	if !u.there() {
+		return nil
+	}
+	s, given := u.last("Service", "OOMPolicy")
+	if s.value == "" {
+		s.value = v.defaults.oomPolicy
+	}
+	if s.value == "continue" {
+		return nil
+	}
+	return []finding{{
+		place:   s.place,
+		message: fmt.Sprintf("with OOMPolicy=%s systemd ends the whole unit when one process of it runs out of memory, be it a new worker or one that drains%s", s.value, assumed(given, "OOMPolicy=")),
+		hint:    write(u, s, given, "OOMPolicy=continue"),
 	}}
 }
 

@@ -68,7 +68,7 @@ func Rules() []Rule {
 		},
 		{
 			Code: "UNIT_ON_FAILURE", Of: Any, check: onFailure,
-			Help: "When systemd gives up on a release on trial while the daemon is not there, nothing undoes the upgrade until the guard's timer is due. The instance is the target's name, escaped as by `systemd-escape`.",
+			Help: "When a release on trial fails while the daemon is not there, nothing undoes the upgrade until the guard's timer is due. The instance is the target's name, plain or escaped as by `systemd-escape`.",
 			Fix:  "`OnFailure=upgraderd-failed@TARGET.service` in `[Unit]`",
 		},
 		{
@@ -110,6 +110,11 @@ func Rules() []Rule {
 			Code: "UNIT_KILL_MODE", Of: Supervised, check: killMode,
 			Help: "With `control-group` (the default) or `mixed` systemd kills the workers once the supervisor is gone, so that a supervisor that is killed takes every connection along. With `none` a stop leaves everything running.",
 			Fix:  "`KillMode=process` in `[Service]`",
+		},
+		{
+			Code: "UNIT_OOM_POLICY", Of: Supervised, check: oomPolicy,
+			Help: "With `stop` (the default) or `kill` systemd ends the whole unit as soon as the kernel kills one of its processes for want of memory. A new worker that needs too much, or an old one that drains, then takes the one that serves along.",
+			Fix:  "`OOMPolicy=continue` in `[Service]`",
 		},
 		{
 			Code: "UNIT_FD_STORE", Of: Supervised, check: fdStore,
@@ -186,7 +191,7 @@ func ofSection() map[string][]string {
 		"Unit": {"StartLimitIntervalSec", "OnFailure"},
 		"Service": {
 			"Type", "NotifyAccess", "ExecStart", "ExecReload", "Restart", "RestartSec", "TimeoutStartSec", "TimeoutStopSec",
-			"FileDescriptorStoreMax", "Sockets",
+			"FileDescriptorStoreMax", "Sockets", "OOMPolicy",
 		},
 		"Socket": {"Backlog", "Accept", "FlushPending", "TriggerLimitIntervalSec", "TriggerLimitBurst"},
 	} {
@@ -205,7 +210,7 @@ func keepsEmpty(key string) bool {
 	return slices.Contains([]string{
 		"StartLimitIntervalSec", "StartLimitInterval", "StartLimitBurst",
 		"Type", "NotifyAccess", "Restart", "RestartSec", "TimeoutStartSec", "TimeoutStopSec", "TimeoutSec", "WatchdogSec",
-		"FileDescriptorStoreMax", "RuntimeDirectoryPreserve", "ProtectSystem",
+		"FileDescriptorStoreMax", "RuntimeDirectoryPreserve", "ProtectSystem", "OOMPolicy",
 		"Backlog", "TriggerLimitIntervalSec", "TriggerLimitBurst", "Accept", "FlushPending",
 	}, key)
 }

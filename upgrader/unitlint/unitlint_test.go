@@ -83,6 +83,7 @@ FileDescriptorStoreMax=64
 KillMode=process
 TimeoutStopSec=120s
 Restart=on-failure
+OOMPolicy=continue
 -- app.socket --
 [Socket]
 ListenStream=8080
@@ -158,6 +159,8 @@ func TestRules(t *testing.T) {
 		{name: "kill mode missing", old: "KillMode=process\n", want: []string{"app.service:4 UNIT_KILL_MODE"}},
 		{name: "kill mode mixed", old: "=process\n", text: "=mixed\n", want: []string{"app.service:12 UNIT_KILL_MODE"}},
 		{name: "kill mode none", old: "=process\n", text: "=none\n", want: []string{"app.service:12 UNIT_KILL_MODE"}},
+		{name: "memory missing", old: "OOMPolicy=continue\n", want: []string{"app.service:4 UNIT_OOM_POLICY"}},
+		{name: "memory", old: "=continue\n", text: "=kill\n", want: []string{"app.service:15 UNIT_OOM_POLICY"}},
 		{name: "fd store missing", old: "FileDescriptorStoreMax=64\n", want: []string{"app.service:4 UNIT_FD_STORE"}},
 		{name: "fd store small", old: "Max=64\n", text: "Max=7\n", want: []string{"app.service:11 UNIT_FD_STORE"}},
 		{name: "fd store just enough", old: "Max=64\n", text: "Max=8\n"},
