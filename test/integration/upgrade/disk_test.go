@@ -1,0 +1,58 @@
+//go:build integration
+
+package upgrade
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/upgraderd/upgraderd/test/integration/kit"
+)
+
+// The store's file system fills up or runs out of inodes while a release is on its
+// way: one clear error, the service goes on, and once there is room again the
+// release arrives, without anybody's help.
+func TestDiskTrouble(t *testing.T) {
+	const state = "/var/lib/upgraderd"
+	troubles := []struct{ name, begin, end, code string }{
+		{"full", "fallocate -l $(($(df --output=avail -B1 " + state + " | tail -1) - 2000000)) " + state + "/filler", "rm " + state + "/filler", "FS_NOSPACE"},
+		{"no inodes", "mkdir " + state + "/many; cd " + state + "/many; seq $(($(df --output=iavail " + state + " | tail -1) - 3)) | xargs touch", "rm -r " + state + "/many", "FS_NOINODES"},
+	}
+	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
+		m.Run("mount", "-t", "tmpfs", "-o", "size=256m,nr_inodes=1000,mode=0755", "state", state)
+		m.Run("chown", "upgraderd:", state)
+		source := m.DirSource(dir)
+		follow(t, m, source, dir, "WindowSec=1s\n")
+		source.Publish("hello-1.0.0", kit.Hello(t, "1.0.0", ""))
+		clients := m.Load(traffic)
+		m.Served(clients, "1.0.0", 100)
+		confirmed(t, m, "1.0.0")
+		for i, c := range troubles {
+			version := fmt.Sprintf("2.%d.0", i)
+			ok := t.Run(c.name, func(t *testing.T) {
+				m := m.In(t)
+				daemon := m.Property("upgraderd.service", "MainPID")
+				m.Run("sh", "-c", c.begin)
+				source.Publish("hello-"+version, kit.Hello(t, version, ""))
+				m.Eventually("the status says why", func() bool { return strings.Contains(fmt.Sprint(target(t, m)["trouble"]), c.code) })
+				if got := current(m); strings.HasPrefix(got, version) {
+					t.Errorf("current is %s", got)
+				}
+				m.Run("sh", "-c", c.end)
+				m.Eventually(version+" arrives", func() bool { return strings.HasPrefix(current(m), version+"-") })
+				confirmed(t, m, version)
+				if n := strings.Count(m.Journal("upgraderd.service"), c.code); n > 3 {
+					t.Errorf("the journal has %s %d times, which is no news any more", c.code, n)
+				}
+				if got := m.Property("upgraderd.service", "MainPID"); got != daemon {
+					t.Errorf("the daemon is process %s, want %s as before", got, daemon)
+				}
+			})
+			if !ok {
+				t.FailNow()
+			}
+		}
+		m.NothingLost(clients)
+	})
+}
