@@ -20,12 +20,13 @@ UPGRADERD_DEMO_SUITE ?= trixie
 # What the lab and the linters need from the distribution: mmdebstrap makes the
 # base trees, systemd-container boots them, a C compiler serves -race alone, and
 # minisign(1) signs what we have to accept. Power is cut under file systems that
-# were made by e2fsprogs and xfsprogs.
-PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign e2fsprogs xfsprogs
+# were made by e2fsprogs and xfsprogs, and strace kills at system calls.
+PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign e2fsprogs xfsprogs strace
 
-# How long the random life of make soak goes on, and how often it cuts the power
-# of each of four file systems.
-export UPGRADERD_SOAK ?= 10m
+# How long the random life of make soak goes on, and the kills at system calls;
+# and how often it cuts the power of each of four file systems.
+export UPGRADERD_SOAK ?= 5m
+export UPGRADERD_SWEEP ?= 5m
 UPGRADERD_SOAK_CUTS ?= 2600
 
 # Linters are installed by version, once for each version of Go: they cannot
@@ -61,12 +62,16 @@ unit: packages
 integration: packages trees
 	CGO_ENABLED=0 go test -tags integration -count=1 -p 1 -timeout 12m ./test/integration/...
 
-# The long runs: power cuts by the thousand, then the whole of a host's life at
-# random, with load.
+# The long runs, and their figures as one table: power cuts by the thousand, the
+# daemon killed at each of its system calls, the whole of a host's life at random,
+# the supervisor killed two hundred times, and a million connections.
 .PHONY: soak
 soak: packages trees
-	UPGRADERD_CUTS=$(UPGRADERD_SOAK_CUTS) CGO_ENABLED=0 go test -tags integration -count=1 -timeout 1h -v ./test/integration/powercut/
-	CGO_ENABLED=0 go test -tags integration,soak -count=1 -timeout 24h -v ./test/integration/soak/
+	export CGO_ENABLED=0 UPGRADERD_FIGURES=$$(mktemp); trap 'rm -f $$UPGRADERD_FIGURES' EXIT; failed=0; \
+	UPGRADERD_CUTS=$(UPGRADERD_SOAK_CUTS) go test -tags integration -count=1 -timeout 1h -v ./test/integration/powercut/ || failed=1; \
+	go test -tags integration,soak -count=1 -timeout 24h -v ./test/integration/soak/ || failed=1; \
+	go run ./test/bench -soak || failed=1; \
+	exit $$failed
 
 # The one base tree it needs is built at its first boot.
 .PHONY: demo

@@ -42,6 +42,8 @@ func inside(args []string) error {
 		report, err = obey(ctx, text, rounds)
 	case "footprint":
 		report, err = obey(ctx, text, footprint)
+	case "kills":
+		report, err = obey(ctx, text, kills)
 	case "restarts":
 		report, err = obey(ctx, text, restarts)
 	default:
@@ -145,7 +147,7 @@ func (s *swapper) close() { _ = s.bus.Close() }
 // swap points current at the other release, asks for a handover, and returns
 // when the new one has answered and, for a job, when that is done too.
 func (s *swapper) swap(ctx context.Context, via trigger) (swap, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	next := 1 - s.now
 	fresh := store + "/.current"

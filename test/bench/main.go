@@ -1,7 +1,10 @@
 // Command bench measures what upgraderd promises of a live upgrade, on a real
 // systemd, and prints one table. It exits with 1 if a row misses its target.
 //
-//	go run ./test/bench [-only ROW,…] [SUITE…]
+//	go run ./test/bench [-soak] [-only ROW,…] [SUITE…]
+//
+// With -soak it runs what takes long instead, and prints it below what the other
+// parts of a long run noted (package figures).
 //
 // Whatever can be compared is: a figure stands against a control that was
 // measured in the same run, on the same machine, in turns with it. Times alone
@@ -25,20 +28,29 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/upgraderd/upgraderd/test/figures"
 	"github.com/upgraderd/upgraderd/test/load"
 )
 
-// measurements in the order in which they run; each on a freshly booted
-// machine where it needs one.
-var measurements = []struct {
+type measurement struct {
 	name    string
 	measure func(context.Context, *bench) error
-}{
+}
+
+// measurements in the order in which they run; each on a freshly booted
+// machine where it needs one.
+var measurements = []measurement{
 	{"handovers", measureHandovers},
 	{"trigger", measureTrigger},
 	{"latency", measureLatency},
 	{"fetch", measureFetch},
 	{"drain", measureDrain},
+}
+
+// endurance are those that take long.
+var endurance = []measurement{
+	{"kills", measureKills},
+	{"endurance", measureEndurance},
 }
 
 // bench is one run of all on one suite.
@@ -63,7 +75,12 @@ func main() {
 		return
 	}
 	only := flag.String("only", "", "comma-separated `names` of measurements; default is all")
+	soak := flag.Bool("soak", false, "run what takes long instead")
 	flag.Parse()
+	all := measurements
+	if *soak {
+		all = endurance
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	suites := flag.Args()
@@ -72,7 +89,7 @@ func main() {
 	}
 	good := true
 	for _, suite := range suites {
-		table, err := run(ctx, suite, *only)
+		table, err := run(ctx, suite, all, *only)
 		table.print(os.Stdout)
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "bench %s: %v\n", suite, err)
@@ -84,14 +101,20 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, suite, only string) (*table, error) {
+func run(ctx context.Context, suite string, all []measurement, only string) (*table, error) {
 	b := &bench{suite: suite, table: newTable(suite)}
-	var err error
+	noted, err := figures.Noted()
+	if err != nil {
+		return b.table, err
+	}
+	for _, r := range noted {
+		b.table.rows = append(b.table.rows, row{r.Name, r.Figure, r.Target, r.Missed})
+	}
 	if b.dir, err = os.MkdirTemp("", "upgraderd-bench-*"); err != nil {
 		return b.table, err
 	}
 	defer os.RemoveAll(b.dir)
-	for _, m := range measurements {
+	for _, m := range all {
 		if only != "" && !slices.Contains(strings.Split(only, ","), m.name) {
 			continue
 		}

@@ -6,7 +6,8 @@
 //
 // Two kinds of clients run beside each other: new ones, which connect, ask
 // once and leave, and kept ones, which ask again and again over one connection
-// and leave when an answer says "Connection: close".
+// and leave when an answer says "Connection: close". A crowd of new ones that
+// come again and again is what a service at its limit sees.
 //
 // The load runs in a process of its own, a copy of the test or demo program
 // (see [Serve] and [Start]), so that it can sit in a machine's network.
@@ -41,6 +42,9 @@ type Options struct {
 	// waits between an answer and the next request. Pause defaults to 5 ms.
 	Kept  int
 	Pause time.Duration
+	// Crowd is how many clients connect, ask once, leave and come again without
+	// a pause: then the rate does depend on the service.
+	Crowd int
 	// Timeout is when a request counts as lost. Default 10 s.
 	Timeout time.Duration
 	// Samples asks for [Report.Samples].
@@ -131,6 +135,13 @@ func Run(ctx context.Context, o Options, progress func(Report)) Report {
 	var clients sync.WaitGroup
 	for range o.Kept {
 		clients.Go(func() { g.keep(ctx) })
+	}
+	for range o.Crowd {
+		clients.Go(func() {
+			for ctx.Err() == nil {
+				g.once()
+			}
+		})
 	}
 	clients.Go(func() { g.arrive(ctx, &clients) })
 	if progress != nil {

@@ -25,6 +25,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/upgraderd/upgraderd/test/figures"
 )
 
 // TestMain gives the test a mount namespace of its own, which takes every mount
@@ -95,8 +97,19 @@ func TestPowerCuts(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 0))
 			d := newDisk(t, fs.mkfs, fs.options, fs.bytes)
 			done := 0 // steps that the disk holds
-			within, count := 0, cuts(t)
+			within, count, made := 0, cuts(t), 0
+			defer func() {
+				row := figures.Row{Name: "power cuts, " + fs.name, Target: "0 violations", Missed: t.Failed()}
+				row.Figure = fmt.Sprintf("0 violations in %d crash states, %d steps acknowledged", made, done)
+				if row.Missed {
+					row.Figure = fmt.Sprintf("a violation in crash state %d", made)
+				}
+				if err := figures.Note(row); err != nil {
+					t.Error(err)
+				}
+			}()
 			for range count {
+				made++
 				d.mount()
 				least, most := d.workUntilCut(done, time.Duration(random.Int64N(int64(longest))))
 				d.unmount()

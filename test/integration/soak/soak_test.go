@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/upgraderd/upgraderd/test/figures"
 	"github.com/upgraderd/upgraderd/test/integration/kit"
 	"github.com/upgraderd/upgraderd/test/lab"
 	"github.com/upgraderd/upgraderd/test/load"
@@ -72,7 +73,9 @@ type life struct {
 	names []string
 }
 
-func (l *life) live(share time.Duration) {
+// begin has the daemon follow the source, and the service wait for its first
+// release.
+func (l *life) begin(more string) {
 	m := l.m
 	m.Write("/etc/upgraderd/hello.upgrade", fmt.Sprintf(`[Upgrade]
 Unit=%s
@@ -85,12 +88,17 @@ PollIntervalSec=1s
 WindowSec=1s
 ProbeIntervalSec=100ms
 Probe=http://%s/healthz
-`, unit, dir, l.source.Key, address))
+%s`, unit, dir, l.source.Key, address, more))
 	m.Write("/etc/systemd/system/live@hello.socket.d/address.conf", "[Socket]\nListenStream="+address+"\n")
 	m.Write("/etc/systemd/system/live@hello.service.d/fast.conf",
 		"[Service]\nExecStart=\nExecStart=/usr/bin/upgraderd supervise --root=%S/upgraderd/%i --start-timeout=1s -- bin/%i\n")
 	m.Run("systemctl", "daemon-reload")
 	m.Run("systemctl", "enable", "--now", "live@hello.socket", "upgraderd.service")
+}
+
+func (l *life) live(share time.Duration) {
+	m := l.m
+	l.begin("")
 	l.clients = m.Load(load.Options{Address: address, Rate: 300, Kept: 4})
 	l.publish("")
 	l.calm()
@@ -129,8 +137,17 @@ Probe=http://%s/healthz
 			break
 		}
 	}
-	m.NothingLost(l.clients)
+	r := m.NothingLost(l.clients)
 	l.t.Logf("%d rounds, %d releases", rounds, l.count)
+	defer func() {
+		err := figures.Note(figures.Row{
+			Name: "a life at random, " + m.Suite, Target: "0 lost, always calm again", Missed: l.t.Failed(),
+			Figure: fmt.Sprintf("%d rounds, %d releases, %d requests, %d lost", rounds, l.count, r.Sent, r.Failures()),
+		})
+		if err != nil {
+			l.t.Error(err)
+		}
+	}()
 
 	if got := l.descriptors(); got > descriptors+2 {
 		l.t.Errorf("the supervisor's descriptors: got %d, want %d as in the beginning", got, descriptors)
