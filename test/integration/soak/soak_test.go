@@ -203,7 +203,9 @@ type status struct {
 	Current string `json:"current"`
 	Next    string `json:"next"`
 	Last    *struct {
-		To string `json:"to"`
+		To      string    `json:"to"`
+		Verdict string    `json:"verdict"`
+		When    time.Time `json:"when"`
 	} `json:"last"`
 	KnownBad []struct {
 		Version string `json:"version"`
