@@ -77,6 +77,10 @@ func (m *machine) confirm(ctx context.Context) (Event, error) {
 				m.record.Down = f.ActiveState == "inactive"
 				return m.turnedBad(ctx, began, why)
 			case nobodysFault:
+				// Or a socket did, after a failure that passed between two looks.
+				if now := m.failures(ctx); now != "" && now != m.record.Failures {
+					return m.turnedBad(ctx, began, "the unit failed, and was started anew")
+				}
 				m.unjudged(ctx, why)
 				return OperatorActed, nil
 			}

@@ -286,6 +286,18 @@ func TestUpgrades(t *testing.T) {
 				t.Errorf("got %+v, serving %s", st, w.unit.serving())
 			}
 		},
+		"the socket starts the unit anew after a crash": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.unit.set(func() { w.unit.failure = "0815" }) // an older one
+			w.start()
+			w.publish("1.1", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			w.unit.crash(false)
+			w.unit.startByHand() // nobody looked in between
+			if st := w.settles(old, VerdictRolledBack); len(st.KnownBad) != 1 || w.unit.serving() != old {
+				t.Errorf("got %+v, serving %s", st, w.unit.serving())
+			}
+		},
 		"the operator restarts the unit in the handover": func(t *testing.T, w *world) {
 			old := w.running("1.0")
 			var once atomic.Bool

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/unit"
@@ -26,6 +27,30 @@ import (
 // GuardTimer is the template instance that guards a target during a swap.
 func GuardTimer(target string) string {
 	return "upgraderd-guard@" + unit.UnitNameEscape(target) + ".timer"
+}
+
+// failedUnits are the template instances that OnFailure= of a unit starts, for a
+// target whose name is written escaped or as it is.
+func failedUnits(target string) []string {
+	escaped := unit.UnitNameEscape(target)
+	units := []string{"upgraderd-failed@" + escaped + ".service"}
+	if escaped != target {
+		units = append(units, "upgraderd-failed@"+target+".service")
+	}
+	return units
+}
+
+// failures tells the failures of the unit from one another, by the runs of what
+// OnFailure= starts. It is empty where there was none, or nobody can say.
+func (m *machine) failures(ctx context.Context) string {
+	var runs []string
+	for _, name := range failedUnits(m.target.Name) {
+		f, err := m.systemd.Facts(ctx, name)
+		if err == nil && strings.Trim(f.InvocationID, "0") != "" {
+			runs = append(runs, f.InvocationID)
+		}
+	}
+	return strings.Join(runs, " ")
 }
 
 // armLimit bounds how long a swap waits for its guard: PID 1 starts a timer

@@ -52,6 +52,7 @@ func TestGuard(t *testing.T) {
 			w.running("1.0")
 			w.start()
 			w.settles(w.publish("1.1", ""), VerdictGood)
+			w.eventually("disarmed", func(TargetStatus) bool { return w.unit.count("stop") > 0 }) // once the verdict is on disk
 			verbs := []string{}
 			for _, c := range strings.Split(w.unit.story(), "\n") {
 				verb, _, _ := strings.Cut(c, " (")

@@ -28,6 +28,8 @@ type record struct {
 	// while confirming: what changes them meanwhile is not us.
 	Invocation string `json:"invocation,omitempty"`
 	Restarts   uint32 `json:"restarts,omitempty"`
+	// Failures are those of the unit that systemd had told of before a swap.
+	Failures string `json:"failures,omitempty"`
 	// Attempts counts the swaps to Digest that were begun.
 	Attempts int `json:"attempts,omitempty"`
 	// Down tells that To ended by itself and left the unit inactive, so that
@@ -97,7 +99,7 @@ func (m *machine) begin(from store.Release, hasFrom bool, to store.Release, dige
 	if hasFrom {
 		r.From = from.Name
 	}
-	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Down, r.Reason, r.Unproven = "", "", "", 0, false, "", false
+	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Failures, r.Down, r.Reason, r.Unproven = "", "", "", 0, "", false, "", false
 }
 
 // conclude notes how the attempt ended. The next save makes it durable.
@@ -110,7 +112,7 @@ func (m *machine) conclude(v Verdict, reason string) {
 	if v != VerdictInconclusive {
 		r.Attempts = 0
 	}
-	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Down, r.Reason, r.Unproven = "", "", "", 0, false, "", false
+	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Failures, r.Down, r.Reason, r.Unproven = "", "", "", 0, "", false, "", false
 	r.Trouble = ""
 }
 

@@ -17,7 +17,10 @@ import (
 type both map[string]*fakeUnit
 
 func (b both) Facts(ctx context.Context, unit string) (systemd.Facts, error) {
-	return b[unit].Facts(ctx, unit)
+	if u := b[unit]; u != nil {
+		return u.Facts(ctx, unit)
+	}
+	return systemd.Facts{ID: unit, LoadState: "not-found"}, nil
 }
 
 func (b both) Reload(ctx context.Context, unit string) (systemd.Result, error) {

@@ -74,6 +74,7 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 		r.Previous = previous.Name
 	}
 	r.Swap, r.Invocation, r.Restarts, r.Down = way, f.InvocationID, f.NRestarts, false
+	r.Failures = m.failures(ctx)
 	r.Attempts++
 	if err := m.save(); err != nil {
 		return StepFailed, err

@@ -315,6 +315,7 @@ type fakeUnit struct {
 	invocation int
 	check      systemd.Result // of the check unit; default done
 	checkCode  int32
+	failure    string // the last run of what OnFailure= starts
 	// hook, if set, may take a call over.
 	hook func(verb string) (systemd.Result, error, bool)
 	// during runs in the middle of a job, after what it did.
@@ -355,6 +356,9 @@ func (u *fakeUnit) Facts(ctx context.Context, name string) (systemd.Facts, error
 	}
 	if u.deny != nil {
 		return systemd.Facts{}, u.deny
+	}
+	if strings.HasPrefix(name, "upgraderd-failed@") {
+		return systemd.Facts{ID: name, LoadState: "loaded", ActiveState: "inactive", InvocationID: u.failure}, nil
 	}
 	if strings.HasPrefix(name, "upgraderd-check@") {
 		return systemd.Facts{ID: name, LoadState: "loaded", ActiveState: "inactive", Result: "exit-code", ExecMainCode: 1, ExecMainStatus: u.checkCode}, nil
@@ -436,6 +440,7 @@ func (u *fakeUnit) crash(restarts bool) {
 	defer u.mu.Unlock()
 	if !restarts {
 		u.end("failed", "failed", "exit-code")
+		u.failure = fmt.Sprintf("%032x", 1<<16+u.invocation)
 		return
 	}
 	u.facts.NRestarts++

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/upgraderd/upgraderd/test/integration/kit"
+	"github.com/upgraderd/upgraderd/test/load"
 )
 
 const (
@@ -136,5 +137,30 @@ func TestRebootOnTrial(t *testing.T) {
 		m.Eventually("2.0.0 is on trial again", func() bool {
 			return strings.HasPrefix(current(m), "2.0.0-") && target(t, m)["state"] == "confirming"
 		})
+	})
+}
+
+// A service without Restart= fails during its trial, and its socket starts it anew
+// at once, so that whoever looks then sees one that runs: the daemon knows what
+// happened all the same.
+func TestFailureUnderASocket(t *testing.T) {
+	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
+		m.Write("/etc/systemd/system/live@hello.service.d/give-up.conf", "[Service]\nRestart=no\n")
+		onTrial(t, m)
+		clients := m.Load(traffic)
+		m.Served(clients, "2.0.0", 100)
+		m.Signal(worker(m, "2.0.0", "serves"), "KILL")
+		m.Served(clients, "1.0.0", 100)
+		m.Eventually("2.0.0 is known bad", func() bool {
+			return strings.Contains(fmt.Sprint(target(t, m)["known_bad"]), "2.0.0")
+		})
+		// What the killed worker had in its hands is lost, and nothing else.
+		r, err := clients.Stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := r.Failed[load.Refused]; n != 0 {
+			t.Errorf("%d connections were refused: %v", n, r)
+		}
 	})
 }
