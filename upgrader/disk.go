@@ -16,6 +16,7 @@ type disk interface {
 	SaveRecord(any) error
 	LoadRecord(any) (bool, error)
 	MarkBad(store.Digest, store.Bad) error
+	Forgive(store.Digest) error
 	Preflight(bytes int64) error
 	Incoming(store.Digest) (string, error)
 	IncomingTree(store.Digest) (string, error)

@@ -233,6 +233,26 @@ func TestUpgrades(t *testing.T) {
 				t.Errorf("summary %q does not tell", got)
 			}
 		},
+		"a bad release expires": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.target.KnownBad = time.Hour
+			w.unit.behave["1.1"] = neverReady
+			w.start()
+			name := w.publish("1.1", "")
+			w.settles(old, VerdictRefused)
+			time.Sleep(30 * time.Minute)
+			w.kill()
+			w.start() // it is the disk that remembers
+			time.Sleep(25 * time.Minute)
+			if n := w.unit.count("reload"); n != 1 {
+				t.Errorf("tried %d times before its time, want 1", n)
+			}
+			w.unit.set(func() { w.unit.behave["1.1"] = becomesReady })
+			if st := w.settles(name, VerdictGood); len(st.KnownBad) != 0 {
+				t.Errorf("known bad still: %+v", st.KnownBad)
+			}
+			w.saysOnce("1.1 was known bad for 1h0m0s and may be tried again")
+		},
 		"the source goes back": func(t *testing.T, w *world) {
 			name := w.running("1.1")
 			if err := os.Remove(filepath.Join(w.dir, "app_1.1.sh")); err != nil {

@@ -176,7 +176,7 @@ func (m *machine) choose(ctx context.Context, all []fetcher.Candidate, current s
 		if m.target.MinVersion != "" && c.Version.Compare(m.target.MinVersion) < 0 {
 			return fetcher.Candidate{}, false, nil
 		}
-		bad, isBad, err := m.knownBad(c)
+		bad, isBad, err := m.knownBad(ctx, c)
 		if err != nil {
 			return fetcher.Candidate{}, false, err
 		}
@@ -192,16 +192,16 @@ func (m *machine) choose(ctx context.Context, all []fetcher.Candidate, current s
 
 // knownBad looks a candidate up, by version where the source does not tell
 // its digest.
-func (m *machine) knownBad(c fetcher.Candidate) (store.Bad, bool, error) {
+func (m *machine) knownBad(ctx context.Context, c fetcher.Candidate) (store.Bad, bool, error) {
 	if c.HasDigest() {
-		return m.store.Bad(c.Digest)
+		return m.bad(ctx, c.Digest)
 	}
 	digests, err := m.store.KnownBad()
 	if err != nil {
 		return store.Bad{}, false, err
 	}
 	for _, d := range digests {
-		bad, ok, err := m.store.Bad(d)
+		bad, ok, err := m.bad(ctx, d)
 		if err != nil {
 			return store.Bad{}, false, err
 		}
@@ -209,6 +209,21 @@ func (m *machine) knownBad(c fetcher.Candidate) (store.Bad, bool, error) {
 			return bad, true, nil
 		}
 	}
+	return store.Bad{}, false, nil
+}
+
+// bad tells whether a digest is known bad still: a verdict may expire. A clock
+// that jumps ahead only has a release tried once more.
+func (m *machine) bad(ctx context.Context, d store.Digest) (store.Bad, bool, error) {
+	bad, ok, err := m.store.Bad(d)
+	if err != nil || !ok || m.target.KnownBad == 0 || time.Since(bad.When) < m.target.KnownBad {
+		return bad, ok, err
+	}
+	if err := m.store.Forgive(d); err != nil {
+		return bad, true, err
+	}
+	m.emit(ctx, journal.ReleaseForgiven, slog.String("to", bad.Version), slog.String("digest", d.String()),
+		slog.Duration("limit", m.target.KnownBad), slog.String("reason", bad.Reason))
 	return store.Bad{}, false, nil
 }
 

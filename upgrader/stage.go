@@ -91,7 +91,7 @@ func (m *machine) judge(ctx context.Context, got fetcher.Candidate, took time.Du
 		from, has := release(m.record.From)
 		m.begin(from, has, to, got.Digest)
 	}
-	if bad, isBad, err := m.store.Bad(got.Digest); err != nil || isBad {
+	if bad, isBad, err := m.bad(ctx, got.Digest); err != nil || isBad {
 		if err == nil {
 			err = fmt.Errorf("release %s is known bad: %s", to, bad.Reason)
 		}

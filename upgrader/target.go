@@ -38,6 +38,8 @@ type Target struct {
 	CheckTimeout time.Duration
 	// InstancesMax is how many releases stay on disk, at least 2. Default 3.
 	InstancesMax int
+	// KnownBad is how long a release stays known bad. Zero: until it is forgiven.
+	KnownBad time.Duration
 	// MinVersion refuses anything older. Empty: no floor.
 	MinVersion fetcher.Version
 	Source     fetcher.Options

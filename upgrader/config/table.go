@@ -72,6 +72,12 @@ func Keys() []Key {
 			set: count(func(t *target) *int { return &t.InstancesMax }, 2, 100),
 		},
 		{
+			Section: "Upgrade", Name: "KnownBadSec", Value: "TIME", Example: "7d",
+			Help: "How long a release that was refused or rolled back is not tried again. By default it is not until `upgraderd forgive` says so, or " +
+				"until the source offers other bytes.",
+			set: span(func(t *target) *time.Duration { return &t.KnownBad }, time.Second, year),
+		},
+		{
 			Section: "Upgrade", Name: "MinVersion", Value: "VERSION", Example: "1.4",
 			Help: "The oldest version that may be installed. There is no such floor by default.",
 			set:  setMinVersion,

@@ -30,6 +30,7 @@ const (
 	TargetDropped
 	ReleaseFound
 	ReleaseKnownBad
+	ReleaseForgiven
 	ReleaseIncomparable
 	ReleaseRepublished
 	SourceFailed

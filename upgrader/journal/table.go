@@ -54,6 +54,12 @@ func table() map[Event]Description {
 			"This very digest was refused or rolled back before: @UPGRADERD_REASON@\n" +
 				"It is not tried again until the source offers another digest under this version or a newer version, or until it is forgiven with: upgraderd forgive @UPGRADERD_TARGET@",
 		},
+		ReleaseForgiven: {
+			"ReleaseForgiven", "33a72371c0ff4013a92288ba04e73381", LevelNotice,
+			"{to} was known bad for {limit} and may be tried again; it was: {reason}",
+			"Release @UPGRADERD_TO@ of @UPGRADERD_TARGET@ is not known bad any more",
+			"KnownBadSec= of the target is over. It had been refused or rolled back: @UPGRADERD_REASON@",
+		},
 		ReleaseIncomparable: {
 			"ReleaseIncomparable", "2f4ae7864ad44b008fa5f9b4ab544d20", slog.LevelError,
 			"cannot tell whether an upgrade is due: {reason}",
