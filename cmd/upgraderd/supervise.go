@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"os"
@@ -23,7 +24,13 @@ func superviseCommand() *cobra.Command {
 		listen     []string
 		ready      string
 		stopSignal string
+		proof      bool
 	)
+	// Before anything that takes time: this may be a supervisor that goes on as a
+	// new program. Without supervising, the signals end us as ever.
+	if len(os.Args) > 1 && os.Args[1] == "supervise" {
+		opts.Signals = supervisor.Hear()
+	}
 	cmd := &cobra.Command{
 		Use:   "supervise [flags] -- PROGRAM [ARG...]",
 		Short: "Be the steady main process of a unit",
@@ -57,6 +64,13 @@ SIGUSR1 goes to the worker, SIGTERM stops.`,
 			if opts.StopSignal, err = parseSignal(stopSignal); err != nil {
 				return withStatus(exitUsage, err)
 			}
+			if proof {
+				opts.RuntimeDir = cmp.Or(opts.RuntimeDir, "/")
+				return opts.Check()
+			}
+			if os.Getenv("INVOCATION_ID") != "" { // else nobody keeps what we would leave
+				opts.Proof = proofArgs(os.Args[1:])
+			}
 			clean := func() {}
 			if opts.RuntimeDir == "" {
 				dir, remove, err := runtimeDir()
@@ -85,8 +99,19 @@ SIGUSR1 goes to the worker, SIGTERM stops.`,
 	f.DurationVar(&opts.DrainTimeout, "drain-timeout", supervisor.DefaultDrainTimeout, "`time` an old worker has to finish its work\n")
 	f.StringVar(&stopSignal, "stop-signal", "SIGTERM", "the `signal` that asks a worker to drain\n")
 	f.IntVar(&opts.MaxDraining, "max-draining", supervisor.DefaultMaxDraining, "refuse a handover while this `number` of old\nworkers drain")
+	f.BoolVar(&proof, proofFlag, false, "exit with 0 if this program could go on as a supervisor\nwith these arguments")
+	_ = f.MarkHidden(proofFlag)
 	f.StringVar(&opts.RuntimeDir, "runtime-dir", "", "`directory` for the control and notify sockets\n(default: $RUNTIME_DIRECTORY)")
 	return cmd
+}
+
+// proofFlag stands for what a supervisor leaves to the program that goes on in its
+// process, in this version of it. A program that does not know it cannot adopt.
+const proofFlag = "adopts-1"
+
+// proofArgs are a supervisor's arguments with the flag among them.
+func proofArgs(args []string) []string {
+	return append([]string{args[0], "--" + proofFlag}, args[1:]...)
 }
 
 // runtimeDir is what RuntimeDirectory= gave, or a directory of our own where

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/statusline"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
 
@@ -23,6 +24,8 @@ type estate struct {
 	pidfds   map[string]*os.File // by name
 	notifies map[string]*os.File // by name, of workers that the same process had
 	control  *net.UnixListener
+	// inPlace: that supervisor was this very process.
+	inPlace bool
 }
 
 // inherit sorts what systemd passed: the workers' sockets, and what is our
@@ -72,6 +75,9 @@ func (s *Supervisor) adopt(left estate) {
 		s.memory = m
 	}
 	if s.memory != nil {
+		if f := s.memory.last.Failure; !strings.HasPrefix(f, statusline.Refused) {
+			s.failure = f
+		}
 		if len(left.pidfds) > 0 { // else nobody waits on the sockets
 			s.sockets.unblock(s.memory.last.Nonblocking)
 		}
@@ -81,7 +87,7 @@ func (s *Supervisor) adopt(left estate) {
 			pidfd := left.pidfds[name]
 			delete(left.pidfds, name)
 			if pidfd != nil {
-				s.adoptWorker(r, pidfd, left.notifies[notifyPrefix+strconv.Itoa(r.Generation)])
+				s.adoptWorker(r, pidfd, left)
 				continue
 			}
 			// Its supervisor was killed a moment after it was started.
@@ -90,7 +96,7 @@ func (s *Supervisor) adopt(left estate) {
 				continue
 			}
 			s.keepPidfd(r.Generation, r.PID, pidfd)
-			s.adoptWorker(r, pidfd, nil)
+			s.adoptWorker(r, pidfd, left)
 		}
 	}
 	for name, f := range left.pidfds { // none is left where memory is whole
@@ -103,7 +109,7 @@ func (s *Supervisor) adopt(left estate) {
 		}
 		return
 	}
-	s.remember()
+	_ = s.remember()
 	s.status("")
 	if s.serving != nil {
 		s.tell("READY=1")
@@ -111,14 +117,15 @@ func (s *Supervisor) adopt(left estate) {
 	s.rest()
 }
 
-// adoptWorker takes one worker over, if it lives. kept is its notify socket,
-// nil where that has to be opened anew.
-func (s *Supervisor) adoptWorker(r remembered, stored, kept *os.File) {
+// adoptWorker takes one worker over, if it lives. One of this process's own that
+// does not is still to be buried.
+func (s *Supervisor) adoptWorker(r remembered, stored *os.File, left estate) {
+	kept := left.notifies[notifyPrefix+strconv.Itoa(r.Generation)]
 	// A pidfd from the fd store is in blocking mode or not as its last
 	// holder left it; ours must be watched by the poller.
 	fd, err := dupFD(stored)
 	stored.Close()
-	if err != nil || !alive(fd) {
+	if err != nil || !left.inPlace && !alive(fd) {
 		if err == nil {
 			unix.Close(fd)
 		}
@@ -147,9 +154,9 @@ func (s *Supervisor) adoptWorker(r remembered, stored, kept *os.File) {
 		// connection already, which it may finish.
 		s.emit(journal.WorkerFailed, append(s.about(w),
 			slog.String("reason", fmt.Sprintf("worker %d was on trial when the supervisor ended, and is stopped", w.pid)))...)
-		s.adoptDraining(w, min(trialLimit, s.opts.DrainTimeout))
+		s.adoptDraining(w, min(trialLimit, s.opts.DrainTimeout), true)
 	case roleDraining:
-		s.adoptDraining(w, max(0, time.Duration(r.Deadline-monotonic())))
+		s.adoptDraining(w, max(0, time.Duration(r.Deadline-monotonic())), !left.inPlace)
 	}
 	s.watch(w)
 	s.emit(journal.WorkerAdopted, append(s.about(w), slog.String("role", string(r.Role)))...)
@@ -172,13 +179,15 @@ func (s *Supervisor) renewNotify(path string, kept *os.File) (*notifySocket, err
 // its supervisor was killed: it must not serve for long.
 const trialLimit = 5 * time.Second
 
-// adoptDraining has a worker end within limit.
-func (s *Supervisor) adoptDraining(w *worker, limit time.Duration) {
+// adoptDraining has a worker end within limit. ask is false where it was told
+// for certain: to many programs a second SIGTERM means at once.
+func (s *Supervisor) adoptDraining(w *worker, limit time.Duration, ask bool) {
 	w.role, w.drainStart = roleDraining, time.Now()
 	s.draining = append(s.draining, w)
 	s.setDeadline(w, limit, s.drainTooLong)
-	// The one before us may have died between recording and signalling.
-	_ = w.signal(s.opts.StopSignal)
+	if ask { // the one before us may have died between recording and signalling
+		_ = w.signal(s.opts.StopSignal)
+	}
 }
 
 func rememberedRelease(r remembered) release {

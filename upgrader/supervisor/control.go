@@ -67,22 +67,28 @@ func requestHandover(ctx context.Context, runtimeDir string) (Reply, error) {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	if err := json.NewEncoder(conn).Encode(Request{Verb: "handover"}); err != nil {
-		return Reply{}, fmt.Errorf("ask the supervisor: %w", err)
+		return Reply{}, fmt.Errorf("ask the supervisor: %w", unanswered(err))
 	}
 	var r Reply
 	if err := json.NewDecoder(io.LimitReader(conn, maxReply)).Decode(&r); err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
-		if errors.Is(err, io.EOF) {
-			err = errUnanswered
-		}
-		return Reply{}, fmt.Errorf("wait for the supervisor: %w", err)
+		return Reply{}, fmt.Errorf("wait for the supervisor: %w", unanswered(err))
 	}
 	if r.Error != "" {
 		return r, errors.New(r.Error)
 	}
 	return r, nil
+}
+
+// unanswered knows how a connection ends whose other side is gone: a socket that
+// is closed with bytes unread resets it.
+func unanswered(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
+		return errUnanswered
+	}
+	return err
 }
 
 // listenControl opens the control socket.

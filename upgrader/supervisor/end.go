@@ -31,7 +31,7 @@ func (s *Supervisor) gone(w *worker, e Exit) {
 		s.drained(w, e)
 	}
 	if s.result == nil { // else the next supervisor needs what is remembered
-		s.remember()
+		_ = s.remember()
 		s.status("")
 		s.rest()
 	}

@@ -113,10 +113,10 @@ func (s *Supervisor) start(rel release) error {
 		started: time.Now(), listening: s.sockets.listening(),
 	}
 	s.starting = w
-	s.remember()
+	_ = s.remember()
 	if err := s.spawn(w); err != nil {
 		s.starting = nil
-		s.remember()
+		_ = s.remember()
 		notify.close()
 		return err
 	}
@@ -125,7 +125,7 @@ func (s *Supervisor) start(rel release) error {
 		s.holdReports()
 	}
 	s.keepPidfd(w.generation, w.pid, w.pidfd)
-	s.remember()
+	_ = s.remember()
 	s.setDeadline(w, s.opts.StartTimeout, s.startTooLong)
 	s.watch(w)
 	s.tell("EXTEND_TIMEOUT_USEC=" + micros(s.opts.StartTimeout))
@@ -182,7 +182,7 @@ func (s *Supervisor) ready(w *worker) {
 	if old != nil { // both take connections until the old one is told
 		s.holdReports()
 	} else {
-		s.remember()
+		_ = s.remember()
 	}
 	s.emit(journal.WorkerReady, append(s.about(w), slog.Duration("took", time.Since(w.started)))...)
 	if old != nil {
@@ -249,7 +249,7 @@ func (s *Supervisor) drain(w *worker) {
 	}
 	s.draining = append(s.draining, w)
 	s.setDeadline(w, s.opts.DrainTimeout, s.drainTooLong)
-	s.remember() // before it is told: a restart of ours must not choose it
+	_ = s.remember() // before it is told: a restart of ours must not choose it
 	if err := w.signal(s.opts.StopSignal); err != nil && !errors.Is(err, syscall.ESRCH) {
 		s.log.Warn("asking the worker to drain", "pid", w.pid, "error", err)
 	}

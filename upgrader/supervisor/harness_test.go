@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 func playSupervisor(args []string) {
 	o := Options{
 		Args: []string{"play-worker"}, RuntimeDir: os.Getenv("RUNTIME_DIRECTORY"),
-		StartTimeout: 5 * time.Second, DrainTimeout: 5 * time.Second,
+		StartTimeout: 5 * time.Second, DrainTimeout: 5 * time.Second, Proof: []string{"version"},
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for _, a := range args {
@@ -191,7 +191,15 @@ func playWorker() {
 			}
 			if v := value("linger"); v != "" {
 				d, _ := time.ParseDuration(v)
-				time.Sleep(d)
+				end := time.After(d)
+				for lingers := true; lingers; {
+					select {
+					case <-term:
+						fmt.Fprintln(os.Stderr, "asked twice")
+					case <-end:
+						lingers = false
+					}
+				}
 			}
 			os.Exit(0)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,8 @@ type memoir struct {
 	Seq        uint64       `json:"seq"`
 	Generation int          `json:"generation"`
 	Workers    []remembered `json:"workers"`
+	// Failure is why the last handover came to nothing.
+	Failure string `json:"failure,omitempty"`
 	// Nonblocking are the inodes of the sockets that the workers put into
 	// non-blocking mode; see socketSet.unblock.
 	Nonblocking []uint64 `json:"nonblocking,omitempty"`
@@ -120,22 +123,33 @@ func (s *Supervisor) keepPidfd(generation, pid int, pidfd *os.File) {
 }
 
 // remember puts the workers and what they are into our memory.
-func (s *Supervisor) remember() {
-	m := memoir{Generation: s.generation, Nonblocking: s.sockets.nonblocking()}
+func (s *Supervisor) remember() error {
+	m := memoir{Generation: s.generation, Failure: clip(s.failure), Nonblocking: s.sockets.nonblocking()}
 	now := time.Now()
 	for _, w := range s.workers() {
 		r := remembered{
 			Generation: w.generation, PID: w.pid, Role: w.role,
-			Release: w.release.Name, Program: w.release.program, Status: w.status,
+			Release: w.release.Name, Program: w.release.program, Status: clip(w.status),
 		}
 		if w.role == roleDraining {
 			r.Deadline = monotonic() + int64(w.deadline.Sub(now))
 		}
 		m.Workers = append(m.Workers, r)
 	}
-	if err := s.memory.save(m); err != nil {
+	err := s.memory.save(m)
+	if err != nil {
 		s.log.Warn("remembering the workers", "error", err)
 	}
+	return err
+}
+
+// clip keeps text from a worker within the room of a slot.
+func clip(text string) string {
+	const most = 512
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "")
+	}
+	return strings.ToValidUTF8(text, "?")
 }
 
 // pidfdName is the worker's name in the fd store.

@@ -62,7 +62,7 @@ func (s *Supervisor) extend(w *worker, d time.Duration) {
 		s.tell("EXTEND_TIMEOUT_USEC=" + micros(d))
 	}
 	if w.role == roleDraining {
-		s.remember()
+		_ = s.remember()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -40,6 +41,12 @@ type Options struct {
 	// RuntimeDir holds the control socket and the workers' notify sockets.
 	// It must exist and belong to this user alone. Required.
 	RuntimeDir string
+	// Proof are the arguments with which another version of this program, put in
+	// its place, shows with exit status 0 that it could go on as the supervisor.
+	// None: the program that runs is never replaced.
+	Proof []string
+	// Signals is what [Hear] gave, if it was called before.
+	Signals chan os.Signal
 	// Log gets one line per thing that happened.
 	Log *slog.Logger
 
@@ -98,4 +105,10 @@ func (o Options) complete() (Options, error) {
 		seen[l.Name] = true
 	}
 	return o, nil
+}
+
+// Check refuses options that cannot work, as [Run] would.
+func (o Options) Check() error {
+	_, err := o.complete()
+	return err
 }

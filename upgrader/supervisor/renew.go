@@ -2,11 +2,12 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
-	"runtime"
+	"os/signal"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,14 +16,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/statusline"
 )
 
 // A supervisor lives as long as its service, which is longer than a version of
 // upgraderd. So it looks whether its own program was replaced on disk and goes
 // on as the new one, by execve(2): process, sockets and workers stay. What it
 // has open goes along, under the numbers it has and without close-on-exec; the
-// new program adopts it just as after a kill, only that nothing was lost
-// meanwhile, and that systemd sees one steady process.
+// new program adopts it just as after a kill, but to systemd it is one steady
+// process, and to its workers one parent.
+//
+// For the millisecond in which the new runtime starts, signals have their default
+// action, or none: see become.
 
 const (
 	renewEvery = 5 * time.Second
@@ -40,6 +45,8 @@ type renewal struct {
 	path    string      // where it is installed
 	running os.FileInfo // what runs; nil where that cannot be told
 	refused os.FileInfo // what was found there and is of no use
+	told    os.FileInfo // what was last said to be of no use, and why
+	said    string
 	proving bool
 }
 
@@ -86,27 +93,38 @@ func (s *Supervisor) renew() {
 	}
 	s.renewal.proving = true
 	go func() {
-		err := prove(s.renewal.path)
+		err := prove(s.renewal.path, s.opts.Proof)
 		s.post(func() { s.proved(found, err) })
 	}()
 }
 
 // mayRenew is true where nothing would be lost: nobody waits for an answer, no
-// worker is on trial, and a memory says what each of them is. Outside systemd
-// there is none.
+// worker is on trial, no signal is unheard, and a memory says what each worker
+// is.
 func (s *Supervisor) mayRenew() bool {
-	return s.memory != nil && s.serving != nil && s.starting == nil && len(s.waiting) == 0 &&
-		!s.stopping && s.result == nil && s.reports.held == nil
+	return len(s.opts.Proof) > 0 && s.memory != nil && s.serving != nil && s.starting == nil && len(s.waiting) == 0 &&
+		len(s.signals) == 0 && !s.stopping && s.result == nil && s.reports.held == nil &&
+		!strings.HasPrefix(s.failure, statusline.Refused)
 }
 
-// prove has a program show that it starts, before anything depends on it.
-func prove(path string) error {
+// prove has a program show that it starts, and that it could take over, before
+// anything depends on it.
+func prove(path string, args []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), proofLimit)
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, path, "version").CombinedOutput(); err != nil {
-		return fmt.Errorf("%s version: %w: %s", path, err, journal.Clean(strings.TrimSpace(string(out[:min(len(out), 1<<10)]))))
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.WaitDelay = time.Second // for a child of it that holds its output open
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", path, err, journal.Clean(strings.TrimSpace(string(out[:min(len(out), 1<<10)]))))
 	}
 	return nil
+}
+
+// useless tells of a program that it will never do: it said so itself, or is
+// none. Anything else may pass, like a file that is still being written.
+func useless(err error) bool {
+	var exit *exec.ExitError
+	return errors.As(err, &exit) && exit.Exited() || errors.Is(err, syscall.ENOEXEC)
 }
 
 func (s *Supervisor) proved(found os.FileInfo, err error) {
@@ -121,8 +139,13 @@ func (s *Supervisor) proved(found os.FileInfo, err error) {
 	if err == nil {
 		err = s.become() // returns only if it failed
 	}
-	s.renewal.refused = found
-	s.emit(journal.SupervisorOutdated, slog.String("path", s.renewal.path), slog.String("error", err.Error()))
+	if useless(err) {
+		s.renewal.refused = found
+	}
+	if text := err.Error(); text != s.renewal.said || !sameContent(found, s.renewal.told) {
+		s.renewal.told, s.renewal.said = found, text
+		s.emit(journal.SupervisorOutdated, slog.String("path", s.renewal.path), slog.String("error", text))
+	}
 }
 
 // settleInbox handles what watchers have seen already: what only they know
@@ -140,24 +163,22 @@ func (s *Supervisor) settleInbox() {
 
 // become makes this process the program on disk. It returns if that failed, and
 // then nothing has changed.
+//
+// A signal that asks for something (SIGHUP, SIGUSR1, SIGUSR2) is ignored from
+// here until the new program listens: its default action would end the process.
+// To have it wait is not possible, as Go's runtime clears the mask it inherits of
+// all that would end it. SIGTERM keeps its default for that millisecond.
 func (s *Supervisor) become() error {
-	s.remember()
+	if err := s.remember(); err != nil {
+		return err
+	}
 	kept, err := s.kept()
 	if err != nil {
 		return err
 	}
-	// A signal that arrives before the new program listens is to wait for it,
-	// and not to end it.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var mask, before unix.Sigset_t
-	for i := range mask.Val {
-		mask.Val[i] = ^mask.Val[i]
+	if s.watchdog > 0 { // its next turn comes after a start
+		s.tell("WATCHDOG=1")
 	}
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &mask, &before); err != nil {
-		return fmt.Errorf("block signals: %w", err)
-	}
-	defer func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil) }()
 	// No other process may be started while descriptors would pass to it.
 	syscall.ForkLock.Lock()
 	defer syscall.ForkLock.Unlock()
@@ -169,7 +190,9 @@ func (s *Supervisor) become() error {
 		defer unix.CloseOnExec(k.fd)
 		names = append(names, strconv.Itoa(k.fd)+"="+k.name)
 	}
-	env := append(withoutSockets(os.Environ()), keptVariable+"="+strings.Join(names, ":"))
+	signal.Ignore(syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
+	defer signal.Notify(s.signals, heard()...)
+	env := append(s.successorEnv(os.Environ()), keptVariable+"="+strings.Join(names, ":"))
 	return os.NewSyscallError("execve", syscall.Exec(s.renewal.path, os.Args, env))
 }
 
@@ -194,13 +217,19 @@ func (s *Supervisor) kept() ([]socket, error) {
 	return kept, failed
 }
 
-// withoutSockets drops what systemd said of sockets: the numbers have changed.
-func withoutSockets(env []string) []string {
+// successorEnv is the environment as systemd would pass it on now: what it said
+// of sockets is not true any more, as the numbers have changed, and the worker
+// may have set another time for the watchdog.
+func (s *Supervisor) successorEnv(env []string) []string {
 	var out []string
 	for _, e := range env {
-		if key, _, _ := strings.Cut(e, "="); !strings.HasPrefix(key, "LISTEN_") {
-			out = append(out, e)
+		switch key, _, _ := strings.Cut(e, "="); key {
+		case "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID":
+			continue
+		case "WATCHDOG_USEC":
+			e = key + "=" + strconv.FormatInt(s.watchdog.Microseconds(), 10)
 		}
+		out = append(out, e)
 	}
 	return out
 }

@@ -76,6 +76,14 @@ func TestRenew(t *testing.T) {
 		t.Fatal(err)
 	}
 	serving := m.servedBy(addr, v2)
+	m.eventually("the old one has heard that it is to drain", func() bool {
+		for range 20 { // until then both accept
+			if got, _, err := get(addr); err != nil || got != v2 {
+				return false
+			}
+		}
+		return true
+	})
 
 	// Somebody asks all the time.
 	stop, asked := make(chan struct{}), make(chan error, 1)
@@ -110,6 +118,9 @@ func TestRenew(t *testing.T) {
 	close(stop)
 	if err := <-asked; err != nil {
 		t.Error(err)
+	}
+	if strings.Contains(m.logs(), "asked twice") {
+		t.Error("the worker that drains was asked a second time")
 	}
 
 	// Notifications, signals and handovers go on.

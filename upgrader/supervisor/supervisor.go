@@ -43,6 +43,7 @@ type Supervisor struct {
 	// failure is why the last handover came to nothing, for the status:
 	// that is where the daemon, and a person, look for the reason.
 	failure string
+	signals chan os.Signal
 	inbox   chan func() // what watchers saw, run by the owner
 	ended   chan struct{}
 	resting *time.Timer // until shrink
@@ -68,11 +69,25 @@ func Run(opts Options) (Exit, error) {
 	return s.run()
 }
 
+// heard are the signals that mean something to a supervisor.
+func heard() []os.Signal {
+	return []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}
+}
+
+// Hear begins to listen for signals, for [Options.Signals]: a program that will
+// be a supervisor calls it first of all, see become.
+func Hear() chan os.Signal {
+	c := make(chan os.Signal, 8)
+	signal.Notify(c, heard()...)
+	return c
+}
+
 func (s *Supervisor) run() (Exit, error) {
 	spawn.RestoreFileLimit()
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
-	defer signal.Stop(signals)
+	if s.signals = s.opts.Signals; s.signals == nil {
+		s.signals = Hear()
+	}
+	defer signal.Stop(s.signals)
 	defer close(s.ended)
 
 	files, err := activation.Files()
@@ -87,6 +102,7 @@ func (s *Supervisor) run() (Exit, error) {
 	if err != nil {
 		return Exit{}, err
 	}
+	left.inPlace = len(kept) > 0
 	for _, l := range s.opts.Listen {
 		if err := s.sockets.open(context.Background(), l); err != nil {
 			return Exit{}, err
@@ -107,7 +123,7 @@ func (s *Supervisor) run() (Exit, error) {
 	if s.serving == nil {
 		s.startFirst()
 	}
-	return s.loop(signals), nil
+	return s.loop(), nil
 }
 
 func closeControl(l *net.UnixListener, runtimeDir string) {
@@ -116,12 +132,13 @@ func closeControl(l *net.UnixListener, runtimeDir string) {
 }
 
 // loop owns the state: one thing at a time, until there is a result.
-func (s *Supervisor) loop(signals <-chan os.Signal) Exit {
+func (s *Supervisor) loop() Exit {
 	var ping <-chan time.Time
 	if s.watchdog > 0 {
 		t := time.NewTicker(s.watchdog / 2) // sd_watchdog_enabled(3) advises half
 		defer t.Stop()
 		ping = t.C
+		s.tell("WATCHDOG=1") // a renewal may have come late in the turn before
 	}
 	renew := time.NewTicker(s.opts.renewEvery)
 	defer renew.Stop()
@@ -129,7 +146,7 @@ func (s *Supervisor) loop(signals <-chan os.Signal) Exit {
 		select {
 		case f := <-s.inbox:
 			f()
-		case sig := <-signals:
+		case sig := <-s.signals:
 			s.signalled(sig.(syscall.Signal))
 		case <-ping:
 			s.tell("WATCHDOG=1")

@@ -97,8 +97,8 @@ func TestHandoverFails(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("handover: got %v, want %q in it", err, tt.want)
 			}
-			if tt.exit != "" && !strings.Contains(m.logs(), fmt.Sprintf("exit=%q", tt.exit)) {
-				t.Errorf("the log does not say that the worker %s", tt.exit)
+			if tt.exit != "" {
+				m.eventually("the log says how it ended", func() bool { return strings.Contains(m.logs(), fmt.Sprintf("exit=%q", tt.exit)) })
 			}
 			got, pid, err := get(addr)
 			if err != nil || got != v1 || pid != old {

@@ -125,7 +125,6 @@ type call struct {
 	failure    uintptr   // where the child says why it did not start
 	pidfd      int32
 	errno      uint32
-	unblocked  uint64 // the kernel's sigset_t: no signal
 }
 
 // pidRoom is for any 32-bit number and a NUL.
@@ -199,8 +198,6 @@ func (c *call) fork() (pid uintptr, errno syscall.Errno) {
 //go:nosplit
 //go:nocheckptr
 func (c *call) live() {
-	// With signals blocked it would not even see SIGTERM.
-	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&c.unblocked)), 0, unsafe.Sizeof(c.unblocked), 0, 0)
 	_, _, _ = syscall.RawSyscall(syscall.SYS_SETPGID, 0, 0, 0)
 	pid, _, _ := syscall.RawSyscall(syscall.SYS_GETPID, 0, 0, 0)
 	for i := range c.pids {
