@@ -2,7 +2,10 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -24,18 +27,40 @@ may touch.`,
 			if !allowed(targets, args[0], args[1]) {
 				return withStatus(exitFailure, fmt.Errorf("no target needs %s of %q", args[1], args[0]))
 			}
+			if args[1] == "start" && !templateInstalled(args[0]) {
+				return withStatus(exitFailure, fmt.Errorf("%q has no unit file, so that a start could make it whatever the caller says\nPut the units in place with: upgraderd install", args[0]))
+			}
 			return nil
 		},
 	}
 }
 
+// templateInstalled tells if the template of an instance has a file where systemd
+// looks for units. Since 257, StartTransientUnit asks for the verb start, too, and
+// what keeps it from making a unit of any name, and others along with it, is that
+// there is a file of that name.
+func templateInstalled(instance string) bool {
+	prefix, rest, _ := strings.Cut(instance, "@")
+	template := prefix + "@" + path.Ext(rest)
+	for _, dir := range []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"} {
+		if info, err := os.Stat(path.Join(dir, template)); err == nil && info.Mode().IsRegular() {
+			return true
+		}
+	}
+	return false
+}
+
 // allowed is the whole of what the daemon may ask of systemd.
 func allowed(targets []*upgrader.Target, unit, verb string) bool {
+	// Also of a target that is gone, or nobody could stop its guard.
+	if verb == "stop" && strings.HasPrefix(unit, "upgraderd-guard@") && strings.HasSuffix(unit, ".timer") {
+		return true
+	}
 	for _, t := range targets {
 		if unit == t.Unit && slices.Contains(swapVerbs(t.Swap), verb) {
 			return true
 		}
-		if unit == upgrader.GuardTimer(t.Name) && t.Swap != upgrader.SwapNone && (verb == "start" || verb == "stop") {
+		if unit == upgrader.GuardTimer(t.Name) && t.Swap != upgrader.SwapNone && verb == "start" {
 			return true
 		}
 		if len(t.Check) > 0 && unit == upgrader.CheckUnit(t.Name) && (verb == "start" || verb == "reset-failed") {

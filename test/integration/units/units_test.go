@@ -175,6 +175,15 @@ func TestPolkit(t *testing.T) {
 			t.Errorf("main PIDs: got %s, want %s as before", after, before)
 		}
 
+		// Nor is a start of what has no unit file: StartTransientUnit would make it.
+		m.Run("sh", "-c", "rm /etc/systemd/system/upgraderd-check@.service /usr/lib/systemd/system/upgraderd-check@.service /usr/lib/systemd/system/upgraderd-guard@.timer && systemctl daemon-reload")
+		for _, unit := range []string{"upgraderd-check@app.service", "upgraderd-guard@app.timer"} {
+			m.Fails(as("systemd-run", "--no-ask-password", "--unit="+unit, "true")...)
+			if said := m.Fails("upgraderd", "allows", unit, "start"); !strings.Contains(said, "upgraderd install") {
+				t.Errorf("%s: refused for another reason: %s", unit, said)
+			}
+		}
+
 		// Without the program nothing is allowed.
 		m.Run("mv", "/usr/bin/upgraderd", "/usr/bin/upgraderd.away")
 		m.Fails(as("systemctl", "--no-ask-password", "reload", "app.service")...)
