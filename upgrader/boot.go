@@ -16,8 +16,8 @@ import (
 // last, where the record says that another was on trial: after a reboot in the
 // middle of it the units start with what is good, and whether the release was
 // what brought the host down is asked later. It only moves links, so it needs
-// neither bus nor network, and runs before any unit of a target does. The daemon
-// finds by record and links what happened.
+// neither bus nor network, and can run before ordinary units do. The daemon finds
+// by record and links what happened.
 //
 // Of the options only StateDir and Log are used. A target whose lock is held is
 // left alone: somebody watches it. An error of one target keeps none of the
@@ -69,8 +69,8 @@ func revertUnproven(ctx context.Context, dir string, log *slog.Logger) error {
 	m.use(&Target{Name: filepath.Base(dir), Unit: m.record.Unit})
 	m.state = m.record.State
 	current, has, err := s.Link(store.Current)
-	if err == nil && has && current.Name == m.record.From {
-		return s.ClearLink(store.Next)
+	if err == nil && has && current.Name != m.record.To {
+		return s.ClearLink(store.Next) // the one before, or what a person chose
 	}
 	if m.record.State == RollingBack {
 		m.record.Previous = "" // as the rollback leaves it

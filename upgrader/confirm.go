@@ -78,7 +78,10 @@ func (m *machine) confirm(ctx context.Context) (Event, error) {
 				return m.turnedBad(ctx, began, why)
 			case nobodysFault:
 				// Or a socket did, after a failure that passed between two looks.
+				// A person may have restarted one that ended badly, so it is undone
+				// without a verdict on the release.
 				if now := m.failures(ctx); now != "" && now != m.record.Failures {
+					m.record.Unproven = true
 					return m.turnedBad(ctx, began, "the unit failed, and was started anew")
 				}
 				m.unjudged(ctx, why)

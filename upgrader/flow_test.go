@@ -307,15 +307,17 @@ func TestUpgrades(t *testing.T) {
 			}
 		},
 		"the socket starts the unit anew after a crash": func(t *testing.T, w *world) {
-			old := w.running("1.0")
+			w.running("1.0")
 			w.unit.set(func() { w.unit.failure = "0815" }) // an older one
 			w.start()
-			w.publish("1.1", "")
+			name := w.publish("1.1", "")
 			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
 			w.unit.crash(false)
-			w.unit.startByHand() // nobody looked in between
-			if st := w.settles(old, VerdictRolledBack); len(st.KnownBad) != 1 || w.unit.serving() != old {
-				t.Errorf("got %+v, serving %s", st, w.unit.serving())
+			w.unit.startByHand()         // nobody looked in between
+			w.settles(name, VerdictGood) // there, back, and there again
+			w.says("the unit failed, and was started anew", "rolled back")
+			if n := w.unit.count("reload"); n != 3 {
+				t.Errorf("%d handovers, want 3: %q", n, w.unit.story())
 			}
 		},
 		"the operator restarts the unit in the handover": func(t *testing.T, w *world) {

@@ -73,18 +73,19 @@ func (m *machine) arm(ctx context.Context) {
 	}
 }
 
-// disarm stops the guard. One that runs on by mistake finds nothing to undo and
-// is stopped by the next that looks.
+// disarm stops the guard. One that could not be stopped is tried again after the
+// next verdict, and by itself where no daemon is.
 func (m *machine) disarm(ctx context.Context) {
 	if !m.armed {
 		return
 	}
-	m.armed = false
 	limited, cancel := context.WithTimeout(ctx, armLimit)
 	defer cancel()
-	if _, err := m.systemd.Stop(limited, GuardTimer(m.target.Name)); err != nil {
+	if _, err := m.systemd.Stop(limited, GuardTimer(m.target.Name)); err != nil && !systemd.HasCode(err, systemd.CodeNotFound) {
 		m.log.DebugContext(ctx, "stop the guard", "error", m.errText(err))
+		return
 	}
+	m.armed = false
 }
 
 // pending reports a state that must not last without somebody who watches.
@@ -159,6 +160,13 @@ func (d *Daemon) guard(ctx context.Context, g Guarded) error {
 	defer held.unlock()
 	m := d.machine(g.Target)
 	m.store, m.guard, m.armed = d.disk(held.Store), &g, true
+	if err := m.load(ctx); err != nil {
+		return err
+	}
+	if !m.record.State.pending() { // what is being fetched is for the next daemon
+		m.disarm(ctx)
+		return nil
+	}
 	return m.run(ctx)
 }
 
@@ -176,18 +184,19 @@ func (m *machine) abandoned(ctx context.Context) (Event, error) {
 	const unwatched = "nobody watched it for its confirm window, the daemon was gone"
 	r := &m.record
 	op, why := m.judgeFacts(f)
-	if m.guard.Failed && op != turnedBad {
-		op, why = turnedBad, "the unit failed, and was started anew"
-	}
 	switch {
+	case op == nobodysFault && m.guard.Failed:
+		// By a socket, or by a person who restarted one that ended badly: undone,
+		// but no verdict.
+		r.Reason, r.Unproven = "the unit failed, and was started anew", true
+	case op == turnedBad:
+		r.Reason, r.Down = why, f.ActiveState == "inactive"
 	case op == nobodysFault:
 		m.unjudged(ctx, why)
 		return NothingPending, nil
 	case !ok:
 		m.unjudged(ctx, unwatched+", and it was the first release, there is none to return to")
 		return NothingPending, nil
-	case op == turnedBad:
-		r.Reason, r.Down = why, f.ActiveState == "inactive"
 	default:
 		r.Reason, r.Unproven = unwatched, true
 	}

@@ -67,7 +67,7 @@ func (m *machine) resume(ctx context.Context, how string) {
 	if !m.resumed {
 		m.emit(ctx, journal.SwapRecovered, slog.String("result", how))
 	}
-	m.resumed, m.armed = true, true
+	m.resumed = true
 }
 
 // load reads the record, the first time.
@@ -89,6 +89,7 @@ func (m *machine) load(ctx context.Context) error {
 		}
 	}
 	m.loaded = true
+	m.armed = true // whoever was here before may have left the guard on
 	m.resumed = m.record.State == Idle || m.record.State == ""
 	return nil
 }

@@ -73,12 +73,13 @@ func guard(ctx context.Context, o upgrader.Options, name string, patience time.D
 			return err
 		}
 	}
-	target, diagnostics := config.Peek("/", name)
-	if target == nil {
-		return withStatus(exitConfig, diagnostics.Err())
-	}
 	bus := systemd.New(systemd.Options{Log: o.Log})
 	defer func() { _ = bus.Close() }()
+	target, diagnostics := config.Peek("/", name)
+	if target == nil { // nobody may touch its unit any more; once is enough to say so
+		_, _ = bus.Stop(ctx, upgrader.GuardTimer(name))
+		return withStatus(exitConfig, diagnostics.Err())
+	}
 	o.Systemd = bus
 	return upgrader.Guard(ctx, o, upgrader.Guarded{Target: target, Patience: patience, Failed: failed})
 }
