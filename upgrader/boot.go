@@ -83,13 +83,13 @@ func revertUnproven(ctx context.Context, dir string, log *slog.Logger) error {
 }
 
 // cameBack reports that another release than the one on trial is current: a
-// reboot came in between, see [RevertUnproven]. That ends the attempt.
+// reboot came in between, see [RevertUnproven], or a person. That ends the attempt.
 func (m *machine) cameBack(ctx context.Context) (bool, error) {
 	current, has, err := m.store.Link(store.Current)
 	if err != nil || !has || current.Name == m.record.To {
 		return false, err
 	}
-	m.resume(ctx, "the host went down meanwhile, and came up with "+current.Version)
-	m.conclude(VerdictInconclusive, "the host went down while it was on trial")
+	m.resume(ctx, current.Version+" is current again")
+	m.conclude(VerdictInconclusive, current.Version+" became current again while it was on trial, as after a reboot")
 	return true, nil
 }
