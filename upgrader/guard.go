@@ -57,9 +57,9 @@ func (m *machine) failures(ctx context.Context) string {
 // in a millisecond, and a swap without a guard is better than none.
 const armLimit = 10 * time.Second
 
-// arm starts the guard. A host without its units upgrades all the same, and is
-// told.
-func (m *machine) arm(ctx context.Context) {
+// arm starts the guard. A host without its units upgrades all the same: the error
+// is for saying so.
+func (m *machine) arm(ctx context.Context) error {
 	timer := GuardTimer(m.target.Name)
 	m.armed = true // in doubt it is, and has to be stopped
 	limited, cancel := context.WithTimeout(ctx, armLimit)
@@ -68,9 +68,7 @@ func (m *machine) arm(ctx context.Context) {
 	if err == nil && result != systemd.ResultDone && result != systemd.ResultUnknown {
 		err = fmt.Errorf("start %s: job is %q", timer, result)
 	}
-	if err != nil && ctx.Err() == nil {
-		m.once(ctx, "unguarded "+m.errText(err), journal.SwapUnguarded, slog.String("error", m.errText(err)))
-	}
+	return err
 }
 
 // disarm stops the guard. One that could not be stopped is tried again after the

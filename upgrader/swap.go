@@ -86,7 +86,7 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 		m.emit(ctx, journal.SwapStarted, slog.String("swap", string(way)))
 	}
 	m.denied = ""
-	m.arm(ctx)
+	unguarded := m.arm(ctx)
 	began := time.Now()
 	var event Event
 	switch {
@@ -96,6 +96,11 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 		event, err = m.handover(ctx, f, to)
 	default:
 		event, err = m.restart(ctx, f, to)
+	}
+	// Where systemd took no job at all, that is one error and not two.
+	if unguarded != nil && event != UnitUnusable && ctx.Err() == nil {
+		text := m.errText(unguarded)
+		m.once(ctx, "unguarded "+text, journal.SwapUnguarded, slog.String("error", text))
 	}
 	if event == ReleaseServed {
 		// Asked twice: systemd says so of every unit while it is told of one.
