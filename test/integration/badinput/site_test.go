@@ -201,13 +201,32 @@ func (c *city) plain(t *testing.T, m *kit.Machine, address string) (end func()) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: c, ErrorLog: log.New(io.Discard, "", 0)}
+	answered := make(chan struct{}, 1)
+	server := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.ServeHTTP(w, r)
+		select {
+		case answered <- struct{}{}:
+		default:
+		}
+	})}
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { _ = server.Close() })
 	return func() {
-		server.SetKeepAlivesEnabled(false)
-		_ = l.Close()
-		time.Sleep(50 * time.Millisecond) // what is being answered is answered
+		// Right after a poll, so that the next one finds nobody: one that is under
+		// way would see its connection break, which is another fault.
+		const quiet = 200 * time.Millisecond // within a poll there are several requests
+		select {
+		case <-answered: // an older one
+		default:
+		}
+		for wait := 10 * time.Second; ; wait = quiet {
+			select {
+			case <-answered:
+				continue
+			case <-time.After(wait):
+			}
+			break
+		}
 		_ = server.Close()
 	}
 }
