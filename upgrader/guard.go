@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,15 +30,15 @@ func GuardTimer(target string) string {
 	return "upgraderd-guard@" + unit.UnitNameEscape(target) + ".timer"
 }
 
-// failedUnits are the template instances that OnFailure= of a unit starts, for a
-// target whose name is written escaped or as it is.
+// FailedUnit is the template instance that OnFailure= of a target's unit starts.
+func FailedUnit(target string) string {
+	return "upgraderd-failed@" + unit.UnitNameEscape(target) + ".service"
+}
+
+// failedUnits are the names that it can have: OnFailure= of a template's instance
+// passes that on as it is, without escaping it.
 func failedUnits(target string) []string {
-	escaped := unit.UnitNameEscape(target)
-	units := []string{"upgraderd-failed@" + escaped + ".service"}
-	if escaped != target {
-		units = append(units, "upgraderd-failed@"+target+".service")
-	}
-	return units
+	return slices.Compact([]string{FailedUnit(target), "upgraderd-failed@" + target + ".service"})
 }
 
 // failures tells the failures of the unit from one another, by the runs of what

@@ -10,11 +10,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/unit"
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/config"
+	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
@@ -89,5 +89,5 @@ func targetOf(dir, instance string) string {
 	if _, err := os.Stat(filepath.Join(dir, filepath.Base(instance))); err == nil {
 		return filepath.Base(instance)
 	}
-	return unit.UnitNameUnescape(instance)
+	return unitfile.UnescapeUnit(instance)
 }

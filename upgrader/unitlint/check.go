@@ -56,7 +56,7 @@ type finding struct {
 func (v *view) check() config.Diagnostics {
 	var ds config.Diagnostics
 	for _, rule := range Rules() {
-		if rule.Of == Supervised && v.supervise == nil {
+		if rule.Of == Supervised && (v.supervise == nil || !v.service.there()) {
 			continue
 		}
 		for _, f := range rule.check(v) {

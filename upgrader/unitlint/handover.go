@@ -14,7 +14,7 @@ func onFailure(v *view) []finding {
 	if !u.there() || v.target.Swap == upgrader.SwapNone {
 		return nil
 	}
-	want := "upgraderd-failed@" + unitfile.EscapeUnit(v.target.Name) + ".service"
+	want := upgrader.FailedUnit(v.target.Name)
 	var near setting
 	for _, s := range u.listed("Unit", "OnFailure") {
 		rest, ours := strings.CutPrefix(s.value, "upgraderd-failed@")
@@ -22,7 +22,7 @@ func onFailure(v *view) []finding {
 		if !ours {
 			continue
 		}
-		if instance == v.target.Name || unescape(instance) == v.target.Name {
+		if instance == v.target.Name || unitfile.UnescapeUnit(instance) == v.target.Name {
 			return nil
 		}
 		near = s
@@ -57,7 +57,7 @@ func noHandover(v *view) []finding {
 
 func store(v *view) []finding {
 	s := v.supervise
-	if v.service.unread || s.unsure {
+	if s.unsure {
 		return nil
 	}
 	want := "write --root=%S/upgraderd/" + v.target.Name + " before the -- in ExecStart="
@@ -90,7 +90,7 @@ func (t tree) same(a, b string) bool {
 
 func reload(v *view) []finding {
 	u := v.service
-	if !u.there() || runsHandover(u) {
+	if runsHandover(u) {
 		return nil
 	}
 	s, given := u.last("Service", "ExecReload")
@@ -115,9 +115,6 @@ func reload(v *view) []finding {
 
 func unitType(v *view) []finding {
 	u := v.service
-	if !u.there() {
-		return nil
-	}
 	s, given := u.last("Service", "Type")
 	f := finding{place: s.place, hint: write(u, s, given, "Type=notify")}
 	switch s.value {
@@ -142,9 +139,6 @@ func unitType(v *view) []finding {
 
 func notifyAccess(v *view) []finding {
 	u := v.service
-	if !u.there() {
-		return nil
-	}
 	s, given := u.last("Service", "NotifyAccess")
 	access := s.value
 	if access == "" && heard(u) {
@@ -180,9 +174,6 @@ func heard(u *unit) bool {
 
 func killMode(v *view) []finding {
 	u := v.service
-	if !u.there() {
-		return nil
-	}
 	s, given := u.last("Service", "KillMode")
 	f := finding{place: s.place, hint: write(u, s, given, "KillMode=process")}
 	switch s.value {
@@ -201,9 +192,6 @@ func killMode(v *view) []finding {
 
 func fdStore(v *view) []finding {
 	u := v.service
-	if !u.there() {
-		return nil
-	}
 	least := uint64(8 + v.supervise.listen)
 	s, given := u.last("Service", "FileDescriptorStoreMax")
 	n, _ := number(s.value)
@@ -223,9 +211,6 @@ func fdStore(v *view) []finding {
 
 func oomPolicy(v *view) []finding {
 	u := v.service
-	if !u.there() {
-		return nil
-	}
 	s, given := u.last("Service", "OOMPolicy")
 	if s.value == "" {
 		s.value = v.defaults.oomPolicy
@@ -242,7 +227,7 @@ func oomPolicy(v *view) []finding {
 
 func runtimeDir(v *view) []finding {
 	u := v.service
-	if !u.there() || v.supervise.unsure || v.supervise.runtimeDir != "" {
+	if v.supervise.unsure || v.supervise.runtimeDir != "" {
 		return nil
 	}
 	s, given := u.last("Service", "RuntimeDirectory")
@@ -258,9 +243,6 @@ func runtimeDir(v *view) []finding {
 
 func runtimePreserve(v *view) []finding {
 	u := v.service
-	if !u.there() {
-		return nil
-	}
 	if _, given := u.last("Service", "RuntimeDirectory"); !given {
 		return nil
 	}

@@ -71,9 +71,6 @@ func restart(v *view) []finding {
 
 func restartDelay(v *view) []finding {
 	const most = time.Second
-	if !v.service.there() {
-		return nil
-	}
 	s, given := v.service.last("Service", "RestartSec")
 	d := v.defaults.restart
 	if got, ok := span(s.value); ok {
@@ -90,7 +87,7 @@ func restartDelay(v *view) []finding {
 }
 
 func stopTimeout(v *view) []finding {
-	if !v.service.there() || v.supervise.unsure {
+	if v.supervise.unsure {
 		return nil
 	}
 	s, d := v.service.limit(v.defaults.stop, "TimeoutStopSec", "TimeoutSec")
@@ -106,7 +103,7 @@ func stopTimeout(v *view) []finding {
 }
 
 func startTimeout(v *view) []finding {
-	if !v.service.there() || v.supervise.unsure {
+	if v.supervise.unsure {
 		return nil
 	}
 	s, d := v.service.limit(v.defaults.start, "TimeoutStartSec", "TimeoutSec")

@@ -200,15 +200,15 @@ func (u *unit) specifier(letter byte) (string, error) {
 	case 'i':
 		return name.Instance, nil
 	case 'I':
-		return unescape(name.Instance), nil
+		return unitfile.UnescapeUnit(name.Instance), nil
 	case 'p':
 		return name.Prefix, nil
 	case 'P':
-		return unescape(name.Prefix), nil
+		return unitfile.UnescapeUnit(name.Prefix), nil
 	case 'j', 'J':
 		last := name.Prefix[strings.LastIndexByte(name.Prefix, '-')+1:]
 		if letter == 'J' {
-			last = unescape(last)
+			last = unitfile.UnescapeUnit(last)
 		}
 		return last, nil
 	case 'n':
@@ -227,24 +227,4 @@ func (u *unit) specifier(letter byte) (string, error) {
 		return "/run", nil
 	}
 	return "", errUnknown
-}
-
-// unescape undoes systemd-escape(1).
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '-' {
-			b.WriteByte('/')
-			continue
-		}
-		if strings.HasPrefix(s[i:], `\x`) && len(s) >= i+4 {
-			if v, err := strconv.ParseUint(s[i+2:i+4], 16, 8); err == nil {
-				b.WriteByte(byte(v))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }

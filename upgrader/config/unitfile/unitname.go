@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -63,6 +64,26 @@ func EscapeUnit(s string) string {
 		default:
 			b.WriteByte(c)
 		}
+	}
+	return b.String()
+}
+
+// UnescapeUnit undoes [EscapeUnit].
+func UnescapeUnit(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '-' {
+			b.WriteByte('/')
+			continue
+		}
+		if strings.HasPrefix(s[i:], `\x`) && len(s) >= i+4 {
+			if v, err := strconv.ParseUint(s[i+2:i+4], 16, 8); err == nil {
+				b.WriteByte(byte(v))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
 	}
 	return b.String()
 }
