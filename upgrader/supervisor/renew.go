@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -223,10 +224,10 @@ func (s *Supervisor) kept() ([]socket, error) {
 func (s *Supervisor) successorEnv(env []string) []string {
 	var out []string
 	for _, e := range env {
-		switch key, _, _ := strings.Cut(e, "="); key {
-		case "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID":
+		switch key, _, _ := strings.Cut(e, "="); {
+		case slices.Contains(listenKeys(), key):
 			continue
-		case "WATCHDOG_USEC":
+		case key == "WATCHDOG_USEC":
 			e = key + "=" + strconv.FormatInt(s.watchdog.Microseconds(), 10)
 		}
 		out = append(out, e)

@@ -116,7 +116,7 @@ func (s *Supervisor) run() (Exit, error) {
 	defer closeControl(s.control, s.opts.RuntimeDir)
 	go serveControl(s.control, s.ask)
 
-	if len(kept) > 0 {
+	if left.inPlace {
 		s.emit(journal.SupervisorRenewed, slog.String("path", s.renewal.path))
 	}
 	s.adopt(left)

@@ -110,19 +110,22 @@ func pidfdFile(fd int) *os.File {
 	return os.NewFile(uintptr(fd), "pidfd")
 }
 
+// listenKeys are the variables of sd_listen_fds(3), and what systemd 262 adds.
+func listenKeys() []string {
+	return []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"}
+}
+
 // workerEnv is the supervisor's environment without what systemd meant for
 // the supervisor, and with what the worker needs of the same kind; pids are
 // the variables that are to hold the worker's PID.
 func workerEnv(env []string, rel release, names []string, notifyPath string, watchdog time.Duration) (out, pids []string) {
+	private := append(listenKeys(),
+		"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID", "MANAGERPID", "SYSTEMD_EXEC_PID",
+		"FDSTORE", keptVariable, "UPGRADERD_RELEASE", "UPGRADERD_VERSION")
 	for _, e := range env {
-		key, _, _ := strings.Cut(e, "=")
-		switch key {
-		case "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID",
-			"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID", "MANAGERPID", "SYSTEMD_EXEC_PID",
-			"FDSTORE", keptVariable, "UPGRADERD_RELEASE", "UPGRADERD_VERSION":
-			continue
+		if key, _, _ := strings.Cut(e, "="); !slices.Contains(private, key) {
+			out = append(out, e)
 		}
-		out = append(out, e)
 	}
 	if len(names) > 0 {
 		pids = append(pids, "LISTEN_PID")
