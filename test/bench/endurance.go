@@ -57,12 +57,9 @@ func measureEndurance(ctx context.Context, b *bench) error {
 		if err == nil {
 			err = clients.Await(ctx, func(r load.Report) bool { return r.Sent >= enough })
 		}
-		r, stopErr := clients.Stop()
+		r, err := ended(clients, err)
 		if err != nil {
 			return err
-		}
-		if stopErr != nil {
-			return stopErr
 		}
 		for _, text := range r.Errors {
 			b.say("%s", text)
@@ -100,12 +97,9 @@ func measureKills(ctx context.Context, b *bench) error {
 	}
 	var killed int
 	err = s.order(ctx, "kills", supervisorKills, &killed)
-	r, stopErr := clients.Stop()
+	r, err := ended(clients, err)
 	if err != nil {
 		return err
-	}
-	if stopErr != nil {
-		return stopErr
 	}
 	for _, text := range r.Errors {
 		b.say("%s", text)

@@ -52,13 +52,10 @@ func measureHandovers(ctx context.Context, b *bench) error {
 	order := swapOrder{Releases: s.releases, Count: handoverCount, Via: reload, Every: handoverEvery}
 	err = s.order(ctx, "swaps", order, &done)
 	swapped := len(done)
-	lost, stopErr := clients.Stop()
+	lost, err := ended(clients, err)
 	rate := float64(lost.Sent) / time.Since(began).Seconds()
 	if err != nil {
 		return err
-	}
-	if stopErr != nil {
-		return stopErr
 	}
 	after, err := s.footprint(ctx)
 	if err != nil {
@@ -81,12 +78,9 @@ func measureHandovers(ctx context.Context, b *bench) error {
 	}
 	var restarted int
 	err = s.order(ctx, "restarts", restartsOrder{Unit: plainUnit, Count: restartCount, Every: handoverEvery}, &restarted)
-	control, stopErr := plain.Stop()
+	control, err := ended(plain, err)
 	if err != nil {
 		return err
-	}
-	if stopErr != nil {
-		return stopErr
 	}
 
 	for _, text := range lost.Errors {

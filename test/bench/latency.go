@@ -53,12 +53,9 @@ func latency(ctx context.Context, b *bench, fault string, count int, start time.
 		err = s.order(ctx, "starts", order, &started)
 	}
 	time.Sleep(window)
-	r, stopErr := clients.Stop()
+	r, err := ended(clients, err)
 	if err != nil {
 		return err
-	}
-	if stopErr != nil {
-		return stopErr
 	}
 	name := "slowest request around a swap"
 	if start > 0 {

@@ -107,9 +107,7 @@ func run(ctx context.Context, suite string, all []measurement, only string) (*ta
 	if err != nil {
 		return b.table, err
 	}
-	for _, r := range noted {
-		b.table.rows = append(b.table.rows, row{r.Name, r.Figure, r.Target, r.Missed})
-	}
+	b.table.rows = noted
 	if b.dir, err = os.MkdirTemp("", "upgraderd-bench-*"); err != nil {
 		return b.table, err
 	}

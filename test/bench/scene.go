@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -152,6 +153,13 @@ func (s *scene) load(ctx context.Context, o load.Options) (*load.Process, error)
 		return nil, errors.Join(err, stopErr)
 	}
 	return p, nil
+}
+
+// ended stops the load and reports, unless what was done meanwhile failed: then
+// that is the error.
+func ended(p *load.Process, err error) (load.Report, error) {
+	r, stopErr := p.Stop()
+	return r, cmp.Or(err, stopErr)
 }
 
 // build builds a command of this module as releases are built.

@@ -7,34 +7,30 @@ import (
 	"slices"
 	"text/tabwriter"
 	"time"
+
+	"github.com/upgraderd/upgraderd/test/figures"
 )
 
 // table is what a run found out.
 type table struct {
 	suite string
-	rows  []row
-}
-
-// row is one figure. Without a target it is shown for comparison.
-type row struct {
-	name, figure, target string
-	missed               bool
+	rows  []figures.Row
 }
 
 func newTable(suite string) *table { return &table{suite: suite} }
 
 // show adds a figure that has no target.
 func (t *table) show(name, format string, args ...any) {
-	t.rows = append(t.rows, row{name: name, figure: fmt.Sprintf(format, args...)})
+	t.rows = append(t.rows, figures.Row{Name: name, Figure: fmt.Sprintf(format, args...)})
 }
 
 // hold adds a figure that has to meet its target.
 func (t *table) hold(met bool, name, target, format string, args ...any) {
-	t.rows = append(t.rows, row{name, fmt.Sprintf(format, args...), target, !met})
+	t.rows = append(t.rows, figures.Row{Name: name, Figure: fmt.Sprintf(format, args...), Target: target, Missed: !met})
 }
 
 func (t *table) good() bool {
-	return !slices.ContainsFunc(t.rows, func(r row) bool { return r.missed })
+	return !slices.ContainsFunc(t.rows, func(r figures.Row) bool { return r.Missed })
 }
 
 func (t *table) print(w io.Writer) {
@@ -44,12 +40,12 @@ func (t *table) print(w io.Writer) {
 	for _, r := range t.rows {
 		verdict := ""
 		switch {
-		case r.missed:
+		case r.Missed:
 			verdict = "MISSED"
-		case r.target != "":
+		case r.Target != "":
 			verdict = "ok"
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", r.name, r.figure, r.target, verdict)
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", r.Name, r.Figure, r.Target, verdict)
 	}
 	tw.Flush()
 	fmt.Fprintln(w)
