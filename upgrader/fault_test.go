@@ -233,26 +233,36 @@ func TestFaultAtEveryCall(t *testing.T) {
 	}
 }
 
+// play runs a scenario until its end, or until the call that goes wrong, if that
+// is not one the daemon survives. What runs beside it goes on until stop.
+func (w *world) play(sc scenario, b *breaker) (old, name string, hit bool, stop func()) {
+	w.t.Helper()
+	sc.set(w)
+	old = w.running("1.0")
+	stop = func() {}
+	if sc.during != nil {
+		stop = w.beside(sc.during)
+	}
+	w.startBroken(b)
+	name = w.publish("1.1", "")
+	for deadline := time.Now().Add(10 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Second) {
+		b.mu.Lock()
+		hit = b.n >= b.at
+		b.mu.Unlock()
+		if hit && b.kind != diskFull || sc.end(w, w.status(), old, name) {
+			break
+		}
+	}
+	return old, name, hit, stop
+}
+
 // faultAt reports whether the scenario made the at-th call at all.
 func faultAt(t *testing.T, sc scenario, kind fault, at int) (hit bool) {
 	in(t, func(t *testing.T, w *world) {
-		sc.set(w)
-		old := w.running("1.0")
 		b := &breaker{kind: kind, at: at}
-		if sc.during != nil {
-			stop := w.beside(sc.during)
-			defer stop()
-		}
-		w.startBroken(b)
-		name := w.publish("1.1", "")
-		for deadline := time.Now().Add(10 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Second) {
-			b.mu.Lock()
-			hit = b.n >= at
-			b.mu.Unlock()
-			if hit && kind != diskFull || sc.end(w, w.status(), old, name) {
-				break
-			}
-		}
+		old, name, broke, stop := w.play(sc, b)
+		defer stop()
+		hit = broke
 		if hit && kind == failForever {
 			time.Sleep(time.Minute) // let it fail some more
 		}

@@ -46,6 +46,29 @@ func (w *world) reboot() {
 	w.unit.startByHand()
 }
 
+// orphaned has 1.0 serve, and ends the daemon while 1.1 is on trial.
+func (w *world) orphaned() (old, name string) {
+	w.t.Helper()
+	old = w.running("1.0")
+	w.start()
+	name = w.publish("1.1", "")
+	w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+	w.kill()
+	return old, name
+}
+
+// orphanedFirst ends the daemon while the first release of all is on trial.
+func (w *world) orphanedFirst() (name string) {
+	w.t.Helper()
+	w.unit.waits()
+	name = w.publish("1.0", "")
+	go w.unit.startWhen("current")
+	w.start()
+	w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+	w.kill()
+	return name
+}
+
 func TestGuard(t *testing.T) {
 	cases := map[string]func(*testing.T, *world){
 		"is armed before the swap, disarmed after the verdict": func(t *testing.T, w *world) {
@@ -74,11 +97,7 @@ func TestGuard(t *testing.T) {
 			w.settles(name, VerdictGood)
 		},
 		"leaves a daemon that comes back alone": func(t *testing.T, w *world) {
-			w.running("1.0")
-			w.start()
-			name := w.publish("1.1", "")
-			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
-			w.kill()
+			_, name := w.orphaned()
 			done := make(chan error)
 			go func() { done <- w.guard(context.Background(), nil, w.unit) }()
 			time.Sleep(guardPatience / 2)
@@ -89,11 +108,7 @@ func TestGuard(t *testing.T) {
 			w.settles(name, VerdictGood)
 		},
 		"undoes what nobody watches, and it is tried again": func(t *testing.T, w *world) {
-			old := w.running("1.0")
-			w.start()
-			name := w.publish("1.1", "")
-			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
-			w.kill()
+			old, name := w.orphaned()
 			stops := w.unit.count("stop")
 			w.guardOnce()
 			st := w.settles(old, VerdictInconclusive)
@@ -108,11 +123,7 @@ func TestGuard(t *testing.T) {
 			w.settles(name, VerdictGood)
 		},
 		"knows what broke": func(t *testing.T, w *world) {
-			old := w.running("1.0")
-			w.start()
-			w.publish("1.1", "")
-			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
-			w.kill()
+			old, _ := w.orphaned()
 			w.unit.crash(false)
 			w.guardOnce()
 			st := w.settles(old, VerdictRolledBack)
@@ -121,11 +132,7 @@ func TestGuard(t *testing.T) {
 			}
 		},
 		"believes OnFailure=, though the socket started the unit anew": func(t *testing.T, w *world) {
-			old := w.running("1.0")
-			w.start()
-			w.publish("1.1", "")
-			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
-			w.kill()
+			old, _ := w.orphaned()
 			w.failed = true
 			w.unit.crash(false)
 			w.unit.startByHand()
@@ -154,23 +161,14 @@ func TestGuard(t *testing.T) {
 			}
 		},
 		"calls a person for a first release that broke": func(t *testing.T, w *world) {
-			w.unit.waits()
-			name := w.publish("1.0", "")
-			go w.unit.startWhen("current")
-			w.start()
-			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
-			w.kill()
+			name := w.orphanedFirst()
 			w.unit.crash(false)
 			w.guardOnce()
 			w.settles(name, VerdictStuck)
 			w.says("[NO_PREVIOUS]")
 		},
 		"leaves the operator's stop alone": func(t *testing.T, w *world) {
-			w.running("1.0")
-			w.start()
-			name := w.publish("1.1", "")
-			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
-			w.kill()
+			_, name := w.orphaned()
 			w.unit.stopByHand()
 			w.guardOnce()
 			if st := w.settles(name, VerdictInconclusive); len(st.KnownBad) != 0 || w.unit.serving() != "" {
@@ -178,12 +176,7 @@ func TestGuard(t *testing.T) {
 			}
 		},
 		"has nothing to return to from the first release": func(t *testing.T, w *world) {
-			w.unit.waits()
-			name := w.publish("1.0", "")
-			go w.unit.startWhen("current")
-			w.start()
-			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
-			w.kill()
+			name := w.orphanedFirst()
 			w.guardOnce()
 			if st := w.settles(name, VerdictInconclusive); len(st.KnownBad) != 0 || w.unit.serving() != name {
 				t.Errorf("got %+v, serving %s", st, w.unit.serving())
@@ -217,11 +210,7 @@ func TestGuard(t *testing.T) {
 			w.saysOnce("no guard for the swap")
 		},
 		"a daemon waits for the guard that undoes": func(t *testing.T, w *world) {
-			w.running("1.0")
-			w.start()
-			name := w.publish("1.1", "")
-			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
-			w.kill()
+			_, name := w.orphaned()
 			w.unit.during = func(verb string) {
 				if verb == "reload" {
 					time.Sleep(2 * time.Second)
@@ -332,23 +321,10 @@ func TestRescueAtEveryCall(t *testing.T) {
 func rescueAt(t *testing.T, sc scenario, rescue string, at, guardAt int) (hit bool, calls int) {
 	calls = 1
 	in(t, func(t *testing.T, w *world) {
-		sc.set(w)
-		old := w.running("1.0")
-		if sc.during != nil {
-			stop := w.beside(sc.during)
-			defer stop()
-		}
 		b := &breaker{kind: killAfter, at: at}
-		w.startBroken(b)
-		name := w.publish("1.1", "")
-		for deadline := time.Now().Add(10 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Second) {
-			b.mu.Lock()
-			hit = b.n >= at
-			b.mu.Unlock()
-			if hit || sc.end(w, w.status(), old, name) {
-				break
-			}
-		}
+		old, name, broke, stop := w.play(sc, b)
+		defer stop()
+		hit = broke
 		w.kill()
 		if !hit {
 			return

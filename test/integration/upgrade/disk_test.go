@@ -22,12 +22,7 @@ func TestDiskTrouble(t *testing.T) {
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
 		m.Run("mount", "-t", "tmpfs", "-o", "size=256m,nr_inodes=1000,mode=0755", "state", state)
 		m.Run("chown", "upgraderd:", state)
-		source := m.DirSource(dir)
-		follow(t, m, source, dir, "WindowSec=1s\n")
-		source.Publish("hello-1.0.0", kit.Hello(t, "1.0.0", ""))
-		clients := m.Load(traffic)
-		m.Served(clients, "1.0.0", 100)
-		confirmed(t, m, "1.0.0")
+		source, clients := proved(t, m)
 		for i, c := range troubles {
 			version := fmt.Sprintf("2.%d.0", i)
 			ok := t.Run(c.name, func(t *testing.T) {

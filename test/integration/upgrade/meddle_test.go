@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/upgraderd/upgraderd/test/integration/kit"
+	"github.com/upgraderd/upgraderd/test/load"
 )
 
 // slow is a release that takes a while to become ready, so that there is a
@@ -44,6 +45,19 @@ func confirmed(t *testing.T, m *kit.Machine, version string) {
 		last, _ := now["last"].(map[string]any)
 		return now["state"] == "idle" && last["to"] == version && last["verdict"] == "good" && strings.HasPrefix(current(m), version+"-")
 	})
+}
+
+// proved has 1.0.0 serve under load, confirmed, with a short window for those that
+// follow.
+func proved(t *testing.T, m *kit.Machine) (*kit.Source, *load.Process) {
+	t.Helper()
+	source := m.DirSource(dir)
+	follow(t, m, source, dir, "WindowSec=1s\n")
+	source.Publish("hello-1.0.0", kit.Hello(t, "1.0.0", ""))
+	clients := m.Load(traffic)
+	m.Served(clients, "1.0.0", 100)
+	confirmed(t, m, "1.0.0")
+	return source, clients
 }
 
 // again runs a command over and over until the returned function is called.
@@ -145,12 +159,7 @@ func TestMeddling(t *testing.T) {
 		}},
 	}
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
-		source := m.DirSource(dir)
-		follow(t, m, source, dir, "WindowSec=1s\n")
-		source.Publish("hello-1.0.0", kit.Hello(t, "1.0.0", ""))
-		clients := m.Load(traffic)
-		m.Served(clients, "1.0.0", 100)
-		confirmed(t, m, "1.0.0")
+		source, clients := proved(t, m)
 		for i, c := range meddlings {
 			version := fmt.Sprintf("2.%d.0", i)
 			ok := t.Run(c.name, func(t *testing.T) {
