@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -201,33 +202,31 @@ func (c *city) plain(t *testing.T, m *kit.Machine, address string) (end func()) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	answered := make(chan struct{}, 1)
+	var (
+		halting atomic.Bool
+		once    sync.Once
+		halted  = make(chan struct{})
+	)
 	server := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c.ServeHTTP(w, r)
-		select {
-		case answered <- struct{}{}:
-		default:
+		// The one client waits for this answer, so that no connection of its is in
+		// the queue: closing that would break it, which is another fault.
+		if halting.Load() {
+			once.Do(func() {
+				_ = l.Close()
+				close(halted)
+			})
 		}
+		c.ServeHTTP(w, r)
 	})}
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { _ = server.Close() })
 	return func() {
-		// Right after a poll, so that the next one finds nobody: one that is under
-		// way would see its connection break, which is another fault.
-		const quiet = 200 * time.Millisecond // within a poll there are several requests
+		halting.Store(true)
 		select {
-		case <-answered: // an older one
-		default:
+		case <-halted:
+		case <-time.After(10 * time.Second):
+			t.Error("nobody asks any more")
 		}
-		for wait := 10 * time.Second; ; wait = quiet {
-			select {
-			case <-answered:
-				continue
-			case <-time.After(wait):
-			}
-			break
-		}
-		_ = server.Close()
 	}
 }
 
