@@ -55,7 +55,7 @@ lint: packages $(STATICCHECK) $(GOLANGCI_LINT)
 
 .PHONY: unit
 unit: packages
-	CGO_ENABLED=1 go test -race -timeout 5m ./...
+	CGO_ENABLED=1 go test -race -timeout 10m ./...
 
 # One package after the other: they measure what clients see.
 .PHONY: integration

@@ -5,6 +5,7 @@ package badinput
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -15,8 +16,11 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/upgraderd/upgraderd/test/integration/kit"
 	"github.com/upgraderd/upgraderd/test/publish"
@@ -212,7 +216,7 @@ func (c *city) plain(t *testing.T, m *kit.Machine, address string) (end func()) 
 		// the queue: closing that would break it, which is another fault.
 		if halting.Load() {
 			once.Do(func() {
-				_ = l.Close()
+				stopListening(t, l)
 				close(halted)
 			})
 		}
@@ -227,6 +231,21 @@ func (c *city) plain(t *testing.T, m *kit.Machine, address string) (end func()) 
 		case <-time.After(10 * time.Second):
 			t.Error("nobody asks any more")
 		}
+	}
+}
+
+// stopListening has the next connection refused. Closing alone would not: a
+// process that is just being forked holds the socket as well, and until it has
+// become another program, connections queue up, to be reset with it.
+func stopListening(t *testing.T, l net.Listener) {
+	t.Helper()
+	var shut error
+	raw, err := l.(syscall.Conn).SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { shut = unix.Shutdown(int(fd), unix.SHUT_RD) })
+	}
+	if err = errors.Join(err, shut, l.Close()); err != nil {
+		t.Errorf("stop listening: %v", err)
 	}
 }
 
