@@ -49,6 +49,8 @@ type Listing struct {
 	Unchanged bool
 	// KeyID is the key that signed, as minisign prints it. Empty: unsigned.
 	KeyID string
+	// Until is when the manifest stops to count, by its own words. Zero: never.
+	Until time.Time
 }
 
 // Newest gives the first candidate.
@@ -110,6 +112,9 @@ func (f *Fetcher) check(ctx context.Context, state source.Mark) (Listing, error)
 			return Listing{}, err
 		}
 		now, err = f.look(ctx, cache{}, state)
+	}
+	if err == nil {
+		err = f.fresh(now.listing, time.Now())
 	}
 	if err != nil {
 		return Listing{}, err
@@ -183,13 +188,13 @@ func (f *Fetcher) judge(manifest, signature []byte) (Listing, error) {
 		}
 		listing.KeyID = keyID(key.ID())
 	}
-	entries, err := parseManifest(manifest)
+	m, err := parseManifest(manifest)
 	if err != nil {
 		return Listing{}, err
 	}
-	listing.Files = len(entries)
+	listing.Files, listing.Until = len(m.entries), m.until
 	var found []ranked
-	for _, e := range entries {
+	for _, e := range m.entries {
 		if r, ok := f.rank(e.name); ok {
 			r.Digest, r.Size = e.digest, -1
 			found = append(found, r)

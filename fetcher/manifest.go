@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -21,6 +22,12 @@ const (
 	nameMax = 255
 )
 
+// manifest is what SHA256SUMS says.
+type manifest struct {
+	entries []manifestEntry
+	until   time.Time // it counts before this; zero: for ever
+}
+
 // manifestEntry is one line of SHA256SUMS.
 type manifestEntry struct {
 	name   string
@@ -30,33 +37,41 @@ type manifestEntry struct {
 // parseManifest reads SHA256SUMS as sha256sum(1) writes it: 64 hex digits, a
 // space, a space or "*", the name. It is strict, since what it lets through
 // becomes file names: any other line, a name twice, or a name that could leave
-// the directory spoils the whole file.
-func parseManifest(raw []byte) ([]manifestEntry, error) {
+// the directory spoils the whole file. Of several days it may end on, the first
+// counts.
+func parseManifest(raw []byte) (manifest, error) {
+	var m manifest
 	if len(bytes.TrimSpace(raw)) == 0 {
-		return nil, fault.New(fault.MetaEmpty, errors.New(manifestName+" is empty"), "publish it anew with sha256sum, and sign it")
+		return manifest{}, fault.New(fault.MetaEmpty, errors.New(manifestName+" is empty"), "publish it anew with sha256sum, and sign it")
 	}
 	if len(raw) > manifestMax {
-		return nil, fault.New(fault.MetaTooLarge, fmt.Errorf("%s has %d bytes, at most %d are read", manifestName, len(raw), manifestMax), "remove old releases from it")
+		return manifest{}, fault.New(fault.MetaTooLarge, fmt.Errorf("%s has %d bytes, at most %d are read", manifestName, len(raw), manifestMax), "remove old releases from it")
 	}
 	const hint = "publish it anew with sha256sum, run inside the directory"
-	var entries []manifestEntry
 	seen := map[string]bool{}
 	lines := 0
 	for line := range bytes.Lines(raw) {
 		if lines++; lines > manifestLinesMax {
-			return nil, fault.New(fault.MetaTooLarge, fmt.Errorf("%s has more than %d lines", manifestName, manifestLinesMax), "remove old releases from it")
+			return manifest{}, fault.New(fault.MetaTooLarge, fmt.Errorf("%s has more than %d lines", manifestName, manifestLinesMax), "remove old releases from it")
 		}
 		entry, err := parseManifestLine(bytes.TrimSuffix(line, []byte("\n")))
 		if err != nil {
-			return nil, fault.New(fault.MetaSyntax, fmt.Errorf("%s:%d: %w", manifestName, lines, err), hint)
+			return manifest{}, fault.New(fault.MetaSyntax, fmt.Errorf("%s:%d: %w", manifestName, lines, err), hint)
 		}
 		if seen[entry.name] {
-			return nil, fault.New(fault.MetaSyntax, fmt.Errorf("%s:%d: %q is listed twice", manifestName, lines, entry.name), hint)
+			return manifest{}, fault.New(fault.MetaSyntax, fmt.Errorf("%s:%d: %q is listed twice", manifestName, lines, entry.name), hint)
 		}
 		seen[entry.name] = true
-		entries = append(entries, entry)
+		end, ok, err := expiry(entry.name)
+		if err != nil {
+			return manifest{}, fault.New(fault.MetaSyntax, fmt.Errorf("%s:%d: %w", manifestName, lines, err), hint)
+		}
+		if ok && (m.until.IsZero() || end.Before(m.until)) {
+			m.until = end
+		}
+		m.entries = append(m.entries, entry)
 	}
-	return entries, nil
+	return m, nil
 }
 
 func parseManifestLine(line []byte) (manifestEntry, error) {

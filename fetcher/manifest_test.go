@@ -13,10 +13,11 @@ var someDigest = strings.Repeat("0123456789abcdef", 4)
 
 func TestParseManifest(t *testing.T) {
 	raw := someDigest + "  app_1.bin\n" + strings.ToUpper(someDigest) + " *app 2.bin\n" + someDigest + "  ünï.bin"
-	entries, err := parseManifest([]byte(raw))
+	m, err := parseManifest([]byte(raw))
 	if err != nil {
 		t.Fatal(err)
 	}
+	entries := m.entries
 	want := []string{"app_1.bin", "app 2.bin", "ünï.bin"}
 	if len(entries) != len(want) {
 		t.Fatalf("got %d entries, want %d", len(entries), len(want))
@@ -76,11 +77,14 @@ func TestParseManifestRefuses(t *testing.T) {
 		{"too many lines", many(manifestLinesMax + 1), fault.MetaTooLarge},
 		{"too many bytes", strings.Repeat("x", manifestMax+1), fault.MetaTooLarge},
 		{"JSON", `{"version":"1"}`, fault.MetaSyntax},
+		{"no last day", line("BEST-BEFORE-"), fault.MetaSyntax},
+		{"no such day", line("BEST-BEFORE-2027-02-29"), fault.MetaSyntax},
+		{"a last day and more", line("BEST-BEFORE-2027-02-28.txt"), fault.MetaSyntax},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			entries, err := parseManifest([]byte(c.raw))
-			if fault.CodeOf(err) != c.code || entries != nil {
-				t.Fatalf("%d entries, %v; want %s", len(entries), err, c.code)
+			m, err := parseManifest([]byte(c.raw))
+			if fault.CodeOf(err) != c.code || m.entries != nil {
+				t.Fatalf("%d entries, %v; want %s", len(m.entries), err, c.code)
 			}
 			if text := err.Error(); len(text) > 500 || strings.ContainsAny(text, "\n\r\x00\x1b") || strings.Contains(text, "\u202e") {
 				t.Errorf("error is not fit for a log: %.300q", text)
@@ -96,31 +100,32 @@ func FuzzManifest(f *testing.F) {
 	f.Add([]byte(someDigest + "  app_1.bin\n"))
 	f.Add([]byte(someDigest + " *app_1.bin\n" + someDigest + "  b\n"))
 	f.Add([]byte(someDigest + "  ../x\n"))
+	f.Add([]byte(someDigest + "  BEST-BEFORE-2027-01-31\n"))
 	f.Add([]byte("<html>"))
 	f.Add([]byte("\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		entries, err := parseManifest(raw)
+		m, err := parseManifest(raw)
 		if err != nil {
-			if entries != nil || fault.CodeOf(err) == "" {
-				t.Fatalf("%d entries with %v", len(entries), err)
+			if m.entries != nil || fault.CodeOf(err) == "" {
+				t.Fatalf("%d entries with %v", len(m.entries), err)
 			}
 			return
 		}
 		// What was let through says all that was there.
 		var again bytes.Buffer
 		seen := map[string]bool{}
-		for _, e := range entries {
+		for _, e := range m.entries {
 			if strings.ContainsAny(e.name, "/\\\x00\n\r\x1b") || e.name == "." || e.name == ".." || e.name == "" || len(e.name) > 255 || seen[e.name] {
 				t.Fatalf("let the name %q through", e.name)
 			}
 			seen[e.name] = true
 			fmt.Fprintf(&again, "%x  %s\n", e.digest, e.name)
 		}
-		if bytes.Count(raw, []byte("\n")) > len(entries) {
-			t.Fatalf("%d entries from %q", len(entries), raw)
+		if bytes.Count(raw, []byte("\n")) > len(m.entries) {
+			t.Fatalf("%d entries from %q", len(m.entries), raw)
 		}
-		if twice, err := parseManifest(again.Bytes()); err != nil || len(twice) != len(entries) {
-			t.Fatalf("written out and read again: %d entries, %v", len(twice), err)
+		if twice, err := parseManifest(again.Bytes()); err != nil || len(twice.entries) != len(m.entries) {
+			t.Fatalf("written out and read again: %d entries, %v", len(twice.entries), err)
 		}
 	})
 }
