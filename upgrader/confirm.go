@@ -90,6 +90,9 @@ func (m *machine) confirm(ctx context.Context) (Event, error) {
 			if m.base.Watch != f.Watch {
 				m.base = f // from here on we see who acts
 			}
+			if m.stopped(ctx) {
+				return m.turnedBad(ctx, began, WantedUndone)
+			}
 			if !time.Now().Before(end) && health.good() {
 				m.emit(ctx, journal.ReleaseConfirmed, slog.Duration("took", time.Since(began)), slog.String("result", string(VerdictGood)))
 				m.finish(ctx, VerdictGood, "")

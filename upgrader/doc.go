@@ -27,6 +27,7 @@
 //	idle          NothingNew           ─▶ idle
 //	              LookFailed           ─▶ idle
 //	              ReleaseFound         ─▶ fetching
+//	              RollbackOrdered      ─▶ swapping
 //	fetching      ReleaseVerified      ─▶ staging
 //	              ReleaseStaged        ─▶ checking
 //	              ReleaseRefused       ─▶ idle
@@ -75,9 +76,15 @@
 // release counts as neither good nor bad. It comes up again later, three
 // times at most.
 //
-// A release is newer by the version order of package fetcher only. The
-// installed version offered with another digest is not taken, once said and
-// then ignored: a version names one set of bytes.
+// A release is newer by the version order of package fetcher only, and never
+// older than the newest that was ever accepted, which the record remembers: a
+// source cannot lead a host back. The accepted version offered with another
+// digest is not taken, once said and then ignored: a version names one set of
+// bytes.
+//
+// An operator can: an [Order] lies in the target's directory until its answer is
+// in the record. It is looked at between two upgrades, and a rollback also while
+// a release is on trial.
 //
 // # What it does not do
 //

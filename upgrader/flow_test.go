@@ -565,7 +565,7 @@ func TestUpgrades(t *testing.T) {
 			if st := w.status(); st.Current != old || w.unit.count("re") != 0 {
 				t.Errorf("got %+v", st)
 			}
-			w.saysOnce("the source offers other bytes under the installed version 1.0")
+			w.saysOnce("the source offers other bytes under version 1.0, which was accepted before")
 		},
 		"below the floor": func(t *testing.T, w *world) {
 			old := w.running("1.0")

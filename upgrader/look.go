@@ -39,21 +39,37 @@ func (m *machine) look(ctx context.Context) (Event, error) {
 	if err := m.await(ctx); err != nil {
 		return NothingNew, err
 	}
-	return m.consult(ctx)
+	current, has, err := m.current(ctx)
+	if err != nil {
+		return LookFailed, err
+	}
+	switch ordered, err := m.obey(ctx, current, has); {
+	case err != nil:
+		m.trouble(ctx, journal.StepFailed, err)
+		m.retryAfter(m.pause.next(0))
+		return LookFailed, err
+	case ordered:
+		return RollbackOrdered, nil
+	}
+	return m.consult(ctx, current, has)
 }
 
-// consult asks the source, now.
-func (m *machine) consult(ctx context.Context) (Event, error) {
+// current is the release that is installed. Without knowing it, "newer" has no
+// meaning.
+func (m *machine) current(ctx context.Context) (store.Release, bool, error) {
 	current, has, err := m.store.Link(store.Current)
 	if err != nil {
-		// Without knowing what runs, "newer" has no meaning.
 		if text := m.errText(err); m.hush.isNews(journal.ReleaseIncomparable, m.state, text) {
 			m.emit(ctx, journal.ReleaseIncomparable, slog.String("reason", text))
 		}
 		m.record.Trouble = m.errText(err)
 		m.retryAfter(m.pause.next(0))
-		return LookFailed, err
 	}
+	return current, has, err
+}
+
+// consult asks the source, now.
+func (m *machine) consult(ctx context.Context, current store.Release, has bool) (Event, error) {
 	if err := m.openSource(); err != nil {
 		m.trouble(ctx, journal.SourceFailed, err)
 		m.retryAfter(m.pause.next(pauseMax))
@@ -155,23 +171,45 @@ func (m *machine) await(ctx context.Context) error {
 func (m *machine) retryAfter(d time.Duration) { m.retryAt = time.Now().Add(d) }
 
 // choose picks the newest candidate that is newer than what is installed, not
-// below MinVersion= and not known bad.
+// older than what was ever accepted or than MinVersion=, and not known bad; or
+// the one that the operator ordered.
 //
-// A candidate of the very version that is installed is never taken, whatever
-// its digest: a source whose mirrors disagree would otherwise swap to and fro
-// for ever. The publisher has to raise the version.
+// A candidate of the very version that was accepted is never taken with another
+// digest: a source whose mirrors disagree would otherwise swap to and fro for
+// ever. The publisher has to raise the version.
 func (m *machine) choose(ctx context.Context, all []fetcher.Candidate, current store.Release, has bool) (fetcher.Candidate, bool, error) {
-	for _, c := range all {
+	m.ordered = nil
+	if o := m.wanted; o != nil {
+		if o.Version != "" {
+			c, why, err := m.pick(ctx, o, all, current, has)
+			if why != "" && err == nil {
+				m.refuseOrder(ctx, *o, "%s", why)
+			}
+			m.ordered = o
+			return c, why == "" && err == nil, err
+		}
+		m.answer(*o, "", "") // it was to look, and this is the look
+	}
+	floor, bounded := m.floor(current, has)
+	for i, c := range all {
 		digest := store.Digest(c.Digest)
-		if has {
-			switch order := c.Version.Compare(versionOf(current)); {
-			case order == 0 && c.HasDigest() && digest.Short() != current.Digest12:
+		if bounded {
+			switch order := c.Version.Compare(versionOf(floor)); {
+			case order == 0 && c.HasDigest() && digest.Short() != floor.Digest12:
 				m.once(ctx, "republished "+digest.String(), journal.ReleaseRepublished,
 					slog.String("to", string(c.Version)), slog.String("digest", digest.String()))
 				return fetcher.Candidate{}, false, nil
-			case order <= 0:
+			case order < 0 && i == 0:
+				m.once(ctx, "went back "+string(c.Version), journal.SourceWentBack,
+					slog.String("to", string(c.Version)), slog.String("floor", floor.Version))
+				return fetcher.Candidate{}, false, nil
+			case order < 0 || order == 0 && has && floor == current:
 				return fetcher.Candidate{}, false, nil
 			}
+		}
+		if past := fetcher.Version(m.record.Past); past != "" && c.Version.Compare(past) <= 0 {
+			m.once(ctx, "passed "+c.String(), journal.ReleasePassed, slog.String("to", string(c.Version)))
+			return fetcher.Candidate{}, false, nil
 		}
 		if m.target.MinVersion != "" && c.Version.Compare(m.target.MinVersion) < 0 {
 			return fetcher.Candidate{}, false, nil
@@ -280,7 +318,10 @@ func (m *machine) hold(ctx context.Context) (Event, error) {
 	if m.target.Swap != SwapNone {
 		return SwapAllowed, nil
 	}
-	event, err := m.consult(ctx)
+	if _, err := m.obey(ctx, current, has); err != nil {
+		m.trouble(ctx, journal.StepFailed, err)
+	}
+	event, err := m.consult(ctx, current, has)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		err = fmt.Errorf("look for something newer than %s: %w", staged, err)
 	}

@@ -44,6 +44,7 @@ const (
 	NothingNew          Event = "NothingNew"
 	LookFailed          Event = "LookFailed"
 	ReleaseFound        Event = "ReleaseFound"
+	RollbackOrdered     Event = "RollbackOrdered"
 	ReleaseVerified     Event = "ReleaseVerified"
 	FetchFailed         Event = "FetchFailed"
 	ReleaseStaged       Event = "ReleaseStaged"
@@ -85,6 +86,7 @@ func transitions() []transition {
 		{Idle, NothingNew, Idle},
 		{Idle, LookFailed, Idle},
 		{Idle, ReleaseFound, Fetching},
+		{Idle, RollbackOrdered, Swapping},
 
 		{Fetching, ReleaseVerified, Staging},
 		{Fetching, ReleaseStaged, Checking},
@@ -209,6 +211,9 @@ type machine struct {
 	said    map[string]bool // what was said once, see once
 
 	candidate fetcher.Candidate // from Idle to Fetching
+	wanted    *Order            // an upgrade that the operator ordered, for choose
+	ordered   *Order            // the order that candidate is for; nil: it is newer
+	answered  bool              // an order has its answer, and can go
 	retryAt   time.Time         // bounds the next wait; zero: only the source decides
 	checked   time.Time         // when the source answered last
 }
@@ -281,6 +286,7 @@ func (m *machine) enter(ctx context.Context, next State) error {
 			if next == Idle || next == Held {
 				m.endTurn() // only now that the verdict is on disk
 				m.disarm(ctx)
+				m.clearOrder(ctx)
 			}
 			return nil
 		}

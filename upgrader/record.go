@@ -39,6 +39,15 @@ type record struct {
 	Reason string `json:"reason,omitempty"`
 	// Unproven tells that the rollback is no verdict on To: it is not known bad.
 	Unproven bool `json:"unproven,omitempty"`
+	// Order is the operator's that began this, if one did; Answer is that to the
+	// last order.
+	Order  *Order `json:"order,omitempty"`
+	Answer Answer `json:"answer,omitzero"`
+	// Floor is the newest release that was ever accepted.
+	Floor string `json:"floor,omitempty"`
+	// Past is the version up to which nothing is taken by itself, since the
+	// operator chose another. Empty: the operator did not.
+	Past string `json:"past,omitempty"`
 	// Trouble is the failure that is being retried, "" if none.
 	Trouble string   `json:"trouble,omitempty"`
 	Last    *Outcome `json:"last,omitempty"`
@@ -100,6 +109,7 @@ func (m *machine) begin(from store.Release, hasFrom bool, to store.Release, dige
 		r.From = from.Name
 	}
 	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Failures, r.Down, r.Reason, r.Unproven = "", "", "", 0, "", false, "", false
+	r.Order = nil
 }
 
 // conclude notes how the attempt ended. The next save makes it durable.
@@ -111,6 +121,13 @@ func (m *machine) conclude(v Verdict, reason string) {
 	}
 	if v != VerdictInconclusive {
 		r.Attempts = 0
+	}
+	if v == VerdictGood || v == VerdictInstalled {
+		r.accept()
+	}
+	if r.Order != nil {
+		m.answer(*r.Order, v, reason)
+		r.Order = nil
 	}
 	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Failures, r.Down, r.Reason, r.Unproven = "", "", "", 0, "", false, "", false
 	r.Trouble = ""

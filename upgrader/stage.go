@@ -37,6 +37,7 @@ func (m *machine) fetch(ctx context.Context) (Event, error) {
 		return m.fetchFailed(ctx, err)
 	}
 	m.begin(current, has, to, c.Digest)
+	m.record.Order = m.ordered
 	if m.found != c.String() {
 		m.found = c.String()
 		m.emit(ctx, journal.ReleaseFound)
@@ -90,6 +91,7 @@ func (m *machine) judge(ctx context.Context, got fetcher.Candidate, took time.Du
 	if m.record.Digest != store.Digest(got.Digest).String() {
 		from, has := release(m.record.From)
 		m.begin(from, has, to, got.Digest)
+		m.record.Order = m.ordered
 	}
 	if bad, isBad, err := m.bad(ctx, got.Digest); err != nil || isBad {
 		if err == nil {

@@ -62,7 +62,7 @@ func rootCommand() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withStatus(exitUsage, err) })
 	root.AddCommand(
-		statusCommand(), verifyCommand(), forgiveCommand(), installCommand(), // what people run
+		statusCommand(), verifyCommand(), upgradeCommand(), rollbackCommand(), forgiveCommand(), installCommand(), // what people run
 		daemonCommand(), superviseCommand(), handoverCommand(), // what units run
 		guardCommand(), allowsCommand(), runCheckCommand(),
 		versionCommand(),

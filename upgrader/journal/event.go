@@ -33,6 +33,10 @@ const (
 	ReleaseForgiven
 	ReleaseIncomparable
 	ReleaseRepublished
+	SourceWentBack
+	OperatorOrdered
+	OrderRefused
+	ReleasePassed
 	SourceFailed
 	SourceRecovered
 	TurnAwaited

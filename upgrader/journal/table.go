@@ -68,9 +68,33 @@ func table() map[Event]Description {
 		},
 		ReleaseRepublished: {
 			"ReleaseRepublished", "75c15b737bfd4255b81379cfeb2c0917", slog.LevelWarn,
-			"the source offers other bytes under the installed version {to}, not taken",
+			"the source offers other bytes under version {to}, which was accepted before, not taken",
 			"Version @UPGRADERD_TO@ of @UPGRADERD_TARGET@ was published again with other contents",
-			"The installed release of this version has another digest. A version names one set of bytes: the publisher has to raise the version.",
+			"The release of this version that was accepted has another digest. A version names one set of bytes: the publisher has to raise the version.",
+		},
+		SourceWentBack: {
+			"SourceWentBack", "8ad0d62a29a044c09b076e260dabe413", slog.LevelWarn,
+			"the source offers {to} at most, older than {floor}, which was accepted before, not taken",
+			"The source of @UPGRADERD_TARGET@ offers only what is older",
+			"Release @UPGRADERD_FLOOR@ was accepted before, and the newest that is listed now is @UPGRADERD_TO@. The publisher may have withdrawn releases, or somebody shows this host an old list. What serves goes on serving.\nIf it is meant: upgraderd upgrade @UPGRADERD_TARGET@ @UPGRADERD_TO@ --allow-downgrade",
+		},
+		OperatorOrdered: {
+			"OperatorOrdered", "fe79cba6e5d5a799ce8922174ac2d650", LevelNotice,
+			"the operator orders: {order}",
+			"The operator gave an order for @UPGRADERD_TARGET@",
+			"It was: @UPGRADERD_ORDER@\nIt is carried out like any upgrade: checked, watched, and undone if it turns bad.",
+		},
+		OrderRefused: {
+			"OrderRefused", "d74c2e0fa8828c9cbe3f809e92ced62e", slog.LevelWarn,
+			"the order to {order} is not carried out: {reason}",
+			"An order for @UPGRADERD_TARGET@ was refused",
+			"It was: @UPGRADERD_ORDER@\n@UPGRADERD_REASON@",
+		},
+		ReleasePassed: {
+			"ReleasePassed", "6390e55764d5c76c0256072cb041cde7", slog.LevelInfo,
+			"{to} is not taken by itself: the operator passed it over",
+			"Release @UPGRADERD_TO@ of @UPGRADERD_TARGET@ was passed over by the operator",
+			"An order chose another release while this one was there. What is newer than both comes by itself again.\nTo have this one after all: upgraderd upgrade @UPGRADERD_TARGET@ @UPGRADERD_TO@",
 		},
 		SourceFailed: {
 			"SourceFailed", "48a522d4b906497185934efd41f777eb", slog.LevelWarn,

@@ -832,3 +832,42 @@ func BenchmarkInstall(b *testing.B) {
 		})
 	}
 }
+
+// TestOrder has root place orders in a store that is the daemon's.
+func TestOrder(t *testing.T) {
+	type order struct{ ID string }
+	s, err := Open(filepath.Join(t.TempDir(), "app"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got order
+	if ok, err := s.Order(&got); ok || err != nil {
+		t.Errorf("none yet: %v, %v", ok, err)
+	}
+	if err := s.ClearOrder(); err != nil {
+		t.Errorf("nothing to clear: %v", err)
+	}
+	before := names(t, s.Path())
+	for _, id := range []string{"1", "2"} {
+		if err := s.PlaceOrder(order{id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ok, err := s.Order(&got); !ok || err != nil || got.ID != "2" {
+		t.Errorf("got %+v, %v, %v, want the later one", got, ok, err)
+	}
+	if err := s.ClearOrder(); err != nil {
+		t.Fatal(err)
+	}
+	if after := names(t, s.Path()); !slices.Equal(after, before) {
+		t.Errorf("left %q, want %q", after, before)
+	}
+	for _, text := range []string{"", "{", "null ]", strings.Repeat("x", reserveSize+1)} {
+		if err := os.WriteFile(filepath.Join(s.Path(), orderName), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if ok, err := s.Order(&got); ok || err == nil || got.ID != "2" {
+			t.Errorf("%.10q: got %+v, %v, %v", text, got, ok, err)
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/config"
+	"github.com/upgraderd/upgraderd/upgrader/systemd"
+)
+
+const daemonUnit = "upgraderd.service"
+
+func upgradeCommand() *cobra.Command {
+	o := upgrader.Order{Verb: upgrader.OrderUpgrade}
+	var noWait bool
+	cmd := &cobra.Command{
+		Use:   "upgrade TARGET [VERSION]",
+		Short: "Look for a newer release now, or move to one that the source offers",
+		Long: `Have the daemon look at the source of TARGET at once, without waiting for its
+next poll. With VERSION it moves to that release, and what else the source offers
+now does not come by itself; what is newer than all of it does.
+
+Nothing older than what was ever accepted is taken, unless --allow-downgrade
+says that it is meant.
+
+The release is checked, swapped in, watched, and undone if it turns bad, like any
+other. The exit status is 0 if it serves and proved itself.`,
+		Example: "  upgraderd upgrade app\n  upgraderd upgrade app 1.4.2 --allow-downgrade",
+		Args:    usage(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 2 {
+				o.Version = args[1]
+			} else if o.AllowDowngrade {
+				return withStatus(exitUsage, errors.New("--allow-downgrade needs a VERSION: which one is meant?"))
+			}
+			return order(cmd, args[0], o, noWait)
+		},
+	}
+	cmd.Flags().BoolVar(&o.AllowDowngrade, "allow-downgrade", false, "take VERSION although something newer was accepted before")
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, "leave the order, and do not wait for its end")
+	return cmd
+}
+
+func rollbackCommand() *cobra.Command {
+	var noWait bool
+	cmd := &cobra.Command{
+		Use:   "rollback TARGET [VERSION]",
+		Short: "Go back to the release before, or to another that is on disk",
+		Long: `Have the daemon move TARGET back to the release before the one it runs, or to
+VERSION, if that is still on disk (see InstancesMax=). While a release is on
+trial, its trial ends and it is undone.
+
+What was left does not come again by itself: only something newer does, or
+upgraderd upgrade TARGET VERSION. The exit status is 0 if the earlier release
+serves and proved itself.`,
+		Example: "  upgraderd rollback app\n  upgraderd rollback app 1.4.1",
+		Args:    usage(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o := upgrader.Order{Verb: upgrader.OrderRollback}
+			if len(args) == 2 {
+				o.Version = args[1]
+			}
+			return order(cmd, args[0], o, noWait)
+		},
+	}
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, "leave the order, and do not wait for its end")
+	return cmd
+}
+
+// order leaves o for the daemon, wakes it, and waits for the answer.
+func order(cmd *cobra.Command, name string, o upgrader.Order, noWait bool) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	target, diagnostics := config.Peek("/", name)
+	if target == nil {
+		return diagnostics.Err()
+	}
+	dir := stateDirectory()
+	id, err := upgrader.Place(dir, target.Name, o)
+	if err != nil {
+		return fmt.Errorf("order to %s %s: %w", o.Verb, target.Name, err)
+	}
+	if err := wakeDaemon(ctx); err != nil {
+		return fmt.Errorf("%s was ordered to %s, and does when the daemon looks: %w", target.Name, o, err)
+	}
+	if noWait {
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: ordered to %s\n", target.Name, o)
+		return nil
+	}
+	a, err := awaitAnswer(ctx, dir, target.Name, id)
+	if errors.Is(err, context.Canceled) {
+		fmt.Fprintf(cmd.ErrOrStderr(), "the daemon goes on; see upgraderd status %s\n", target.Name)
+		return silent(exitFailure)
+	}
+	if err != nil {
+		return err
+	}
+	return tellAnswer(cmd.OutOrStdout(), target.Name, o, a)
+}
+
+// wakeDaemon has the daemon look at its orders now. Its reload is what root may
+// ask for, and nobody else.
+func wakeDaemon(ctx context.Context) error {
+	bus := systemd.New(systemd.Options{})
+	defer func() { _ = bus.Close() }()
+	f, err := bus.Facts(ctx, daemonUnit)
+	if err == nil && !f.Running() {
+		err = fmt.Errorf("%s does not run; start it: systemctl start %s", daemonUnit, daemonUnit)
+	}
+	if err != nil {
+		return err
+	}
+	result, err := bus.Reload(ctx, daemonUnit)
+	if err == nil && result != systemd.ResultDone && result != systemd.ResultUnknown {
+		err = fmt.Errorf("reload %s: job is %q; see journalctl -u upgraderd", daemonUnit, result)
+	}
+	return err
+}
+
+// answerInterval is how often the record is looked at: reading one is cheap, and
+// a confirm window has many seconds.
+const answerInterval = 200 * time.Millisecond
+
+func awaitAnswer(ctx context.Context, dir, target, id string) (upgrader.Answer, error) {
+	tick := time.NewTicker(answerInterval)
+	defer tick.Stop()
+	for {
+		switch a, ok, err := upgrader.Answered(dir, target, id); {
+		case err != nil:
+			return a, err
+		case ok:
+			return a, nil
+		}
+		waits, err := upgrader.Ordered(dir, target, id)
+		if err != nil {
+			return upgrader.Answer{}, err
+		}
+		if !waits { // unless the answer came just now
+			if a, ok, err := upgrader.Answered(dir, target, id); ok || err != nil {
+				return a, err
+			}
+			return upgrader.Answer{}, fmt.Errorf("%s: another order took the place of this one; see upgraderd status %s", target, target)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return upgrader.Answer{}, ctx.Err()
+		}
+	}
+}
+
+// tellAnswer prints how it ended. The order's end is the command's.
+func tellAnswer(w io.Writer, target string, o upgrader.Order, a upgrader.Answer) error {
+	switch a.Verdict {
+	case upgrader.VerdictGood, upgrader.VerdictInstalled, "":
+		fmt.Fprintf(w, "%s: %s: %s\n", target, o, cmp.Or(string(a.Verdict), "looking"))
+		return nil
+	case upgrader.VerdictRolledBack:
+		if o.Verb == upgrader.OrderRollback && a.Reason == upgrader.WantedUndone {
+			fmt.Fprintf(w, "%s: %s: the release on trial is undone\n", target, o)
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: %s: %s: %s", target, o, a.Verdict, cmp.Or(a.Reason, "see journalctl -u upgraderd"))
+}

@@ -1,0 +1,287 @@
+package upgrader
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+)
+
+// OrderVerb is what an operator can ask for.
+type OrderVerb string
+
+const (
+	OrderUpgrade  OrderVerb = "upgrade"  // look at the source now; to Version, if one is named
+	OrderRollback OrderVerb = "rollback" // go back to a release that is on disk
+)
+
+// Order is what an operator asks of one target. It lies in the target's
+// directory until there is an answer, so it outlives the daemon, and a reboot.
+// A later one takes the place of one that was not begun.
+type Order struct {
+	// ID tells one order from the next; Place makes one.
+	ID   string    `json:"id"`
+	Verb OrderVerb `json:"verb"`
+	// Version to move to. Empty: the newest, or the release before.
+	Version string `json:"version,omitempty"`
+	// AllowDowngrade lets an upgrade lead below what was accepted before, and
+	// lowers the floor to where it led.
+	AllowDowngrade bool `json:"allow_downgrade,omitempty"`
+	// Past is the newest version that the order passed over: what was left, or
+	// what the source offered beside.
+	Past string    `json:"past,omitempty"`
+	When time.Time `json:"when"`
+}
+
+// String is the order in words, as the journal has it.
+func (o Order) String() string {
+	switch {
+	case o.Verb == OrderRollback && o.Version == "":
+		return "roll back"
+	case o.Verb == OrderRollback:
+		return "roll back to " + o.Version
+	case o.Version == "":
+		return "upgrade now"
+	case o.AllowDowngrade:
+		return "move to " + o.Version + ", be it older or not"
+	}
+	return "upgrade to " + o.Version
+}
+
+// Answer is how an order ended. The zero Answer is that of no order.
+type Answer struct {
+	ID      string  `json:"id"`
+	Verdict Verdict `json:"verdict,omitempty"` // empty: there was nothing to do
+	Reason  string  `json:"reason,omitempty"`
+}
+
+// check refuses what is no order.
+func (o Order) check() error {
+	if o.Verb != OrderUpgrade && o.Verb != OrderRollback || o.ID == "" {
+		return fmt.Errorf("order %q is neither an upgrade nor a rollback", o.Verb)
+	}
+	if o.Version == "" {
+		return nil
+	}
+	_, err := fetcher.ParseVersion(o.Version)
+	return err
+}
+
+// Place leaves an order for the daemon, which looks when it is reloaded or
+// starts, and returns its ID. The target must have a store, and the caller the
+// right to write there.
+func Place(stateDir, target string, o Order) (id string, err error) {
+	o.ID, o.When = rand.Text(), time.Now().UTC()
+	if err := o.check(); err != nil {
+		return "", err
+	}
+	s, err := store.View(filepath.Join(stateDir, target))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%s has no release yet; the first one comes by itself once upgraderd.service runs", target)
+	}
+	if err != nil {
+		return "", err
+	}
+	return o.ID, s.PlaceOrder(o)
+}
+
+// Answered reads the answer to an order, and reports whether there is one yet.
+func Answered(stateDir, target, id string) (Answer, bool, error) {
+	s, err := store.View(filepath.Join(stateDir, target))
+	if err != nil {
+		return Answer{}, false, err
+	}
+	var r record
+	if _, err := s.LoadRecord(&r); err != nil {
+		return Answer{}, false, err
+	}
+	return r.Answer, r.Answer.ID == id, nil
+}
+
+// WantedUndone is the reason of a release that an order undid while it was on
+// trial.
+const WantedUndone = "the operator wants it undone"
+
+// Ordered reports whether an order is still there.
+func Ordered(stateDir, target, id string) (bool, error) {
+	s, err := store.View(filepath.Join(stateDir, target))
+	if err != nil {
+		return false, err
+	}
+	var o Order
+	ok, err := s.Order(&o)
+	return ok && o.ID == id, err
+}
+
+// order reads what the operator wants, if that is still to be done. What cannot
+// be an order is told and thrown away.
+func (m *machine) order(ctx context.Context) (Order, bool, error) {
+	var o Order
+	ok, err := m.store.Order(&o)
+	if err == nil && ok {
+		err = o.check()
+	}
+	if err != nil {
+		m.emit(ctx, journal.OrderRefused, slog.String("order", "do what is in order.json"), slog.String("reason", m.errText(err)))
+		return Order{}, false, m.store.ClearOrder()
+	}
+	if !ok {
+		return Order{}, false, nil
+	}
+	if o.ID == m.record.Answer.ID { // the answer was on disk before the order went
+		return Order{}, false, m.store.ClearOrder()
+	}
+	m.once(ctx, "order "+o.ID, journal.OperatorOrdered, slog.String("order", o.String()))
+	return o, true, nil
+}
+
+// answer ends an order. It is on disk with the next record.
+func (m *machine) answer(o Order, v Verdict, reason string) {
+	m.record.Answer = Answer{ID: o.ID, Verdict: v, Reason: reason}
+	m.answered = true
+}
+
+// clearOrder removes an order whose answer is on disk. A new one stays, and one
+// that cannot be removed is known by its answer.
+func (m *machine) clearOrder(ctx context.Context) {
+	if !m.answered {
+		return
+	}
+	m.answered = false
+	if _, ok, err := m.order(ctx); err != nil {
+		m.log.DebugContext(ctx, "clear the order", "error", m.errText(err))
+	} else if ok {
+		m.lookNow = true
+	}
+}
+
+// refuseOrder tells why an order is not carried out.
+func (m *machine) refuseOrder(ctx context.Context, o Order, format string, args ...any) {
+	why := fmt.Sprintf(format, args...)
+	m.emit(ctx, journal.OrderRefused, slog.String("order", o.String()), slog.String("reason", why))
+	m.answer(o, VerdictRefused, why)
+}
+
+// obey begins a rollback that was ordered, and reports whether that is so. An
+// upgrade that was is for choose to take.
+func (m *machine) obey(ctx context.Context, current store.Release, has bool) (bool, error) {
+	m.wanted = nil
+	o, ok, err := m.order(ctx)
+	if err != nil || !ok {
+		return false, err
+	}
+	switch {
+	case m.state == Held:
+		m.refuseOrder(ctx, o, "Swap=none leaves the unit to the operator; point current at the release and restart %s", m.target.Unit)
+	case o.Verb == OrderUpgrade:
+		m.wanted = &o
+		m.pause.reset()
+	case !has:
+		m.refuseOrder(ctx, o, "no release is installed")
+	default:
+		to, ok, err := m.earlier(o, current)
+		if err != nil {
+			return false, err
+		}
+		if !ok {
+			m.refuseOrder(ctx, o, "no other release that it could be is on disk; move to one that the source has: upgraderd upgrade %s VERSION --allow-downgrade", m.target.Name)
+			return false, nil
+		}
+		return m.goTo(ctx, o, current, to)
+	}
+	return false, nil
+}
+
+// earlier is the release on disk that a rollback leads to: that of the version
+// named; or the one before this; or the newest that is older.
+func (m *machine) earlier(o Order, current store.Release) (store.Release, bool, error) {
+	if o.Version == "" {
+		if r, ok, err := m.store.Link(store.Previous); err != nil || ok && r != current {
+			return r, ok, err
+		}
+	}
+	all, err := m.store.Releases()
+	if err != nil {
+		return store.Release{}, false, err
+	}
+	slices.SortFunc(all, func(a, b store.Release) int {
+		return cmp.Or(versionOf(b).Compare(versionOf(a)), cmp.Compare(a.Name, b.Name))
+	})
+	for _, r := range all {
+		if r == current || o.Version != "" && r.Version != o.Version ||
+			o.Version == "" && versionOf(r).Compare(versionOf(current)) >= 0 {
+			continue
+		}
+		switch bad, err := m.isBad(r); {
+		case err != nil:
+			return store.Release{}, false, err
+		case !bad:
+			return r, true, nil
+		}
+	}
+	return store.Release{}, false, nil
+}
+
+// goTo has a release that is on disk swapped in.
+func (m *machine) goTo(ctx context.Context, o Order, current, to store.Release) (bool, error) {
+	digest, err := m.store.Digest(to)
+	if err != nil {
+		return false, err
+	}
+	if err := m.store.SetLink(store.Staged, to); err != nil {
+		return false, err
+	}
+	m.begin(current, true, to, digest)
+	o.Past = current.Version
+	m.record.Order = &o
+	return true, nil
+}
+
+// pick is choose for a version that the operator named: the candidate, or the
+// reason why not.
+func (m *machine) pick(ctx context.Context, o *Order, all []fetcher.Candidate, current store.Release, has bool) (fetcher.Candidate, string, error) {
+	none := fetcher.Candidate{}
+	i := slices.IndexFunc(all, func(c fetcher.Candidate) bool { return string(c.Version) == o.Version })
+	if i < 0 {
+		return none, fmt.Sprintf("the source does not offer %s; to go back to one that is on disk: upgraderd rollback %s VERSION", o.Version, m.target.Name), nil
+	}
+	c := all[i]
+	o.Past = string(all[0].Version)
+	if has && c.Version.Compare(versionOf(current)) == 0 {
+		return none, fmt.Sprintf("%s is installed", current.Version), nil
+	}
+	if min := m.target.MinVersion; min != "" && c.Version.Compare(min) < 0 {
+		return none, fmt.Sprintf("it is older than MinVersion=%s", min), nil
+	}
+	if f, ok := m.floor(current, has); ok && c.Version.Compare(versionOf(f)) < 0 && !o.AllowDowngrade {
+		return none, fmt.Sprintf("it is older than %s, which was accepted before; if that is meant: --allow-downgrade", f.Version), nil
+	}
+	bad, isBad, err := m.knownBad(ctx, c)
+	if isBad {
+		return none, fmt.Sprintf("it is known bad: %s; if it is to be tried again: upgraderd forgive %s", bad.Reason, m.target.Name), err
+	}
+	return c, "", err
+}
+
+// stopped reports that the operator wants the release on trial undone. The order
+// is answered with it where it leads to what a rollback returns to.
+func (m *machine) stopped(ctx context.Context) bool {
+	o, ok, err := m.order(ctx)
+	if err != nil || !ok || o.Verb != OrderRollback || m.record.Order != nil && m.record.Order.ID == o.ID {
+		return false // an upgrade waits its turn, and this may be the order's own trial
+	}
+	if o.Version == "" || o.Version == version(m.record.From) {
+		m.record.Order = &o
+	}
+	return true
+}
