@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strconv"
@@ -41,8 +42,11 @@ type HTTPOptions struct {
 	// of waiting. Default 1 KiB/s over 60 s.
 	RateMin    int64
 	RateWindow time.Duration
-	// Dial replaces the connection to the server. Default TCP.
+	// Dial replaces the connection to the server. Default TCP, and to a private
+	// address by redirect only where the source has one; see inner.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	isPrivate func(netip.Addr) bool // by a test; default isPrivate
 }
 
 // HTTP is a directory behind an http or https URL.
@@ -69,8 +73,12 @@ func NewHTTP(base *url.URL, o HTTPOptions) (*HTTP, error) {
 	if o.RateWindow <= 0 {
 		o.RateWindow = time.Minute
 	}
+	if o.isPrivate == nil {
+		o.isPrivate = isPrivate
+	}
+	bounds := &inner{source: base.Hostname(), isPrivate: o.isPrivate}
 	if o.Dial == nil {
-		o.Dial = (&net.Dialer{Timeout: connectTimeout}).DialContext
+		o.Dial = bounds.dialer()
 	}
 	roots, err := loadRoots(o.CAFile)
 	if err != nil {
@@ -83,10 +91,10 @@ func NewHTTP(base *url.URL, o HTTPOptions) (*HTTP, error) {
 	plain := *base
 	plain.User = nil
 	return &HTTP{base: &plain, user: base.User, o: o, client: &http.Client{
-		CheckRedirect: checkRedirect,
+		CheckRedirect: bounds.checkRedirect,
 		Transport: &http.Transport{
 			Protocols:              protocols,
-			Proxy:                  proxy,
+			Proxy:                  bounds.proxy,
 			OnProxyConnectResponse: proxyAnswered,
 			DialContext:            o.Dial,
 			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(4)},

@@ -11,11 +11,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -532,5 +534,63 @@ func TestHTTPConnect(t *testing.T) {
 		h := newHTTP(t, c.url, HTTPOptions{})
 		_, _, err := h.Read(context.Background(), "SHA256SUMS", 10, "")
 		wantCode(t, err, c.code, true)
+	}
+}
+
+// TestHTTPStaysOutside has a source in the world lead this host inside. Which
+// addresses count as the world's is the test's: all servers are on loopback.
+func TestHTTPStaysOutside(t *testing.T) {
+	var visits atomic.Int32
+	secret := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		visits.Add(1)
+		io.WriteString(w, "secret")
+	}))
+	defer secret.Close()
+	_, port, _ := net.SplitHostPort(secret.Listener.Addr().String())
+	outside := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://"+r.URL.Query().Get("to"), http.StatusFound)
+	}))
+	l, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	outside.Listener.Close()
+	outside.Listener = l
+	outside.Start()
+	defer outside.Close()
+	for _, c := range []struct {
+		name, to string
+		private  func(netip.Addr) bool
+		want     int32 // visits inside
+	}{
+		{"by address", "127.0.0.1:" + port, func(a netip.Addr) bool { return a != netip.MustParseAddr("127.0.0.2") }, 0},
+		{"by name", "localhost:" + port, func(a netip.Addr) bool { return a != netip.MustParseAddr("127.0.0.2") }, 0},
+		{"mapped", "[::ffff:127.0.0.1]:" + port, func(a netip.Addr) bool { return a != netip.MustParseAddr("127.0.0.2") }, 0},
+		{"the source is inside too", "127.0.0.1:" + port, isPrivate, 1},
+		{"to another outside", "127.0.0.1:" + port, func(netip.Addr) bool { return false }, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			visits.Store(0)
+			h := newHTTP(t, outside.URL+"/?to="+url.QueryEscape(c.to), HTTPOptions{isPrivate: c.private})
+			_, _, err := h.Read(context.Background(), "SHA256SUMS", 10, "")
+			if got := visits.Load(); got != c.want {
+				t.Errorf("%d visits inside, want %d (%v)", got, c.want, err)
+			}
+			if c.want == 0 && (fault.CodeOf(err) != fault.Redirect || !strings.Contains(err.Error(), "private address")) {
+				t.Errorf("got %v", err)
+			}
+			if c.want == 1 && err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for text, want := range map[string]bool{
+		"127.0.0.1": true, "10.1.2.3": true, "172.16.0.1": true, "192.168.1.1": true, "169.254.169.254": true, "100.64.0.1": true,
+		"0.0.0.0": true, "::1": true, "::": true, "fe80::1": true, "fd00:ec2::254": true, "224.0.0.1": true, "ff02::1": true,
+		"8.8.8.8": false, "172.32.0.1": false, "100.128.0.1": false, "2001:4860:4860::8888": false,
+	} {
+		if got := isPrivate(netip.MustParseAddr(text)); got != want {
+			t.Errorf("%s is private: %v, want %v", text, got, want)
+		}
 	}
 }

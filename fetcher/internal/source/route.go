@@ -14,7 +14,7 @@ import (
 // checkRedirect follows at most five redirects, never to a less protected or
 // another kind of place, and takes no credential along to another host. The
 // Referer goes too: it would carry the query, where tokens live.
-func checkRedirect(req *http.Request, via []*http.Request) error {
+func (n *inner) checkRedirect(req *http.Request, via []*http.Request) error {
 	req.Header.Del("Referer")
 	last := via[len(via)-1].URL
 	refuse := func(why string) error {
@@ -30,6 +30,9 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	case req.URL.Host == "" || strings.Contains(req.URL.Hostname(), "%"):
 		return refuse("not a host to go to")
 	}
+	if err := n.follow(req.URL); err != nil {
+		return err
+	}
 	req.URL.User = nil
 	if req.URL.Host != via[0].URL.Host {
 		req.Header.Del("Authorization")
@@ -39,10 +42,13 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 }
 
 // proxy is that of the environment. Its own error would print the password.
-func proxy(req *http.Request) (*url.URL, error) {
+func (n *inner) proxy(req *http.Request) (*url.URL, error) {
 	u, err := http.ProxyFromEnvironment(req)
 	if err != nil {
 		return nil, fault.New(fault.Proxy, errors.New("HTTP_PROXY or HTTPS_PROXY is not the URL of a proxy"), "correct it in the daemon's environment")
+	}
+	if u != nil {
+		n.proxies.Store(u.Hostname(), true)
 	}
 	return u, nil
 }
