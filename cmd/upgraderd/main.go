@@ -65,6 +65,7 @@ func rootCommand() *cobra.Command {
 		statusCommand(), verifyCommand(), upgradeCommand(), rollbackCommand(), forgiveCommand(), installCommand(), // what people run
 		daemonCommand(), superviseCommand(), handoverCommand(), // what units run
 		guardCommand(), allowsCommand(), runCheckCommand(),
+		keygenCommand(), publishCommand(), // what publishers run
 		versionCommand(),
 	)
 	return root

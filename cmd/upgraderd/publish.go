@@ -1,0 +1,115 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"aead.dev/minisign"
+	"github.com/spf13/cobra"
+
+	"github.com/upgraderd/upgraderd/fetcher/publish"
+)
+
+func publishCommand() *cobra.Command {
+	var (
+		o              publish.Options
+		keys, commands []string
+		lastDay        string
+		password       passwordFlags
+	)
+	cmd := &cobra.Command{
+		Use:   "publish DIR [ARTIFACT...] --version=VERSION",
+		Short: "Add a release to a directory that hosts follow",
+		Long: `Copy each ARTIFACT into DIR, with VERSION in its name, list it in SHA256SUMS and
+sign the list. DIR can then be served by any web server, copied to a bucket, or
+followed as a directory. Without an ARTIFACT the list is signed anew.
+
+Hosts see the new release when all of it is there. Nothing is published that a
+host with these keys would refuse, the same again changes nothing, and a version
+that is there with other bytes is an error. What DIR lists already has to be
+signed by one of the keys, or taken over with --adopt.
+
+--sign= runs any signer, such as --sign="gpg --batch --detach-sign": it gets
+SHA256SUMS as its last argument and leaves a signature beside it. The key that
+hosts have for it goes to --trust=.`,
+		Example: "  upgraderd publish /srv/app ./app --version=1.4.2 --key=release.key\n  upgraderd publish /srv/app --key=release.key --best-before=2027-06-30",
+		Args:    usage(cobra.MinimumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			o.Dir, o.Artifacts = args[0], args[1:]
+			if len(o.Artifacts) > 0 && o.Version == "" {
+				return withStatus(exitUsage, errors.New("--version= is missing: which release are these files?"))
+			}
+			if len(keys)+len(commands) == 0 {
+				return withStatus(exitUsage, errors.New("nobody signs: use --key=, made by upgraderd keygen, or --sign="))
+			}
+			if lastDay != "" {
+				day, err := time.Parse(time.DateOnly, lastDay)
+				if err != nil {
+					return withStatus(exitUsage, fmt.Errorf("--best-before=%s is no day, want e.g. 2027-06-30", lastDay))
+				}
+				o.BestBefore = day
+			}
+			for _, name := range keys {
+				key, err := password.open(name)
+				if err != nil {
+					return err
+				}
+				o.Signers = append(o.Signers, publish.Minisign{Key: key})
+				if public, ok := key.Public().(minisign.PublicKey); ok {
+					o.Keys = append(o.Keys, public.String())
+				}
+			}
+			for _, line := range commands {
+				o.Signers = append(o.Signers, publish.Command(strings.Fields(line)))
+			}
+			result, err := publish.Add(ctx, o)
+			if err != nil {
+				return err
+			}
+			tellPublished(cmd.OutOrStdout(), o, result)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&o.Version, "version", "", "the `version` of the artifacts")
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "sign with the secret key in this `file`; may be given several times")
+	cmd.Flags().StringArrayVar(&commands, "sign", nil, "sign with this `command`; may be given several times")
+	cmd.Flags().StringArrayVar(&o.Keys, "trust", nil, "a `key` that hosts have, beside those of --key=")
+	cmd.Flags().StringVar(&lastDay, "best-before", "", "the last `day` hosts believe this list, e.g. 2027-06-30")
+	cmd.Flags().BoolVar(&o.Adopt, "adopt", false, "sign what DIR lists already, whoever signed that")
+	password.add(cmd)
+	return cmd
+}
+
+// tellPublished says what was done, and what a host needs.
+func tellPublished(w io.Writer, o publish.Options, r publish.Result) {
+	switch {
+	case r.Unchanged:
+		fmt.Fprintf(w, "nothing to do: %s has it already\n", o.Dir)
+	case len(r.Added) == 0:
+		fmt.Fprintf(w, "signed %s anew\n", filepath.Join(o.Dir, "SHA256SUMS"))
+	}
+	for _, name := range r.Added {
+		fmt.Fprintf(w, "published %s\n", filepath.Join(o.Dir, name))
+	}
+	if len(r.Patterns) == 0 {
+		return
+	}
+	fmt.Fprint(w, "\nA host follows it with\n\n[Source]\nPath=<the URL of this directory, or its absolute name>\n")
+	patterns := slices.Clone(r.Patterns)
+	slices.Sort(patterns)
+	for _, p := range slices.Compact(patterns) {
+		fmt.Fprintf(w, "MatchPattern=%s\n", p)
+	}
+	for _, k := range o.Keys {
+		fmt.Fprintf(w, "Key=%s\n", k)
+	}
+}
