@@ -20,14 +20,15 @@ UPGRADERD_DEMO_SUITE ?= trixie
 # What the lab and the linters need from the distribution: mmdebstrap makes the
 # base trees, systemd-container boots them, a C compiler serves -race alone, and
 # minisign(1) signs what we have to accept. Power is cut under file systems that
-# were made by e2fsprogs and xfsprogs, and strace kills at system calls.
-PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign e2fsprogs xfsprogs strace
+# were made by e2fsprogs, xfsprogs and btrfs-progs, and strace kills at system
+# calls.
+PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign e2fsprogs xfsprogs btrfs-progs strace
 
 # How long the random life of make soak goes on, and the kills at system calls;
-# and how often it cuts the power of each of four file systems.
+# and how many crash states of each of five file systems are looked at.
 export UPGRADERD_SOAK ?= 5m
 export UPGRADERD_SWEEP ?= 5m
-UPGRADERD_SOAK_CUTS ?= 2600
+UPGRADERD_SOAK_CUTS ?= 4000
 
 # Linters are installed by version, once for each version of Go: they cannot
 # read code for a newer Go than the one that built them.

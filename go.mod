@@ -16,6 +16,7 @@ require (
 // Of tests, the demo and the benchmarks alone.
 require (
 	github.com/google/go-cmp v0.7.0
+	github.com/hanwen/go-fuse/v2 v2.12.1
 	github.com/rogpeppe/go-internal v1.16.0
 	golang.org/x/sync v0.24.0
 )

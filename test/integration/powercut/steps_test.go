@@ -5,7 +5,6 @@ package powercut
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -142,32 +141,46 @@ func install(s *store.Store, n int) error {
 	return s.CleanIncoming(func(string) bool { return false })
 }
 
-// write takes steps from number first on until the disk is gone, and counts those
-// that the store has acknowledged.
-func write(dir, first string, acknowledged *os.File) {
-	n, err := strconv.Atoi(first)
-	if err != nil {
-		panic(err)
-	}
+// take opens the store in dir as a daemon does that starts, and takes steps from
+// number first up to last. It says how many the store has acknowledged.
+func take(dir string, first, last int, say func(steps int) error) error {
 	s, err := store.Open(filepath.Join(dir, "app"))
-	if err == nil {
-		err = s.CleanIncoming(func(string) bool { return false })
-	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "open:", err)
-		os.Exit(1)
+		return err
 	}
-	fmt.Println("ready")
-	for ; ; n++ {
+	if err := s.CleanIncoming(func(string) bool { return false }); err != nil {
+		return err
+	}
+	for n := first; n < last; n++ {
 		if err := stepAt(n).do(s); err != nil {
-			os.Exit(0)
+			return fmt.Errorf("step %d, %s: %w", n, stepAt(n).name, err)
 		}
-		var count [8]byte
-		binary.NativeEndian.PutUint64(count[:], uint64(n+1))
-		if _, err := acknowledged.WriteAt(count[:], 0); err != nil {
-			panic(err)
+		if err := say(n + 1); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// write is the process of a writer: it takes steps, and says so to a file.
+func write(dir, first, last, acknowledged string) error {
+	from, err := strconv.Atoi(first)
+	if err != nil {
+		return err
+	}
+	to, err := strconv.Atoi(last)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(acknowledged, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return take(dir, from, to, func(steps int) error {
+		_, err := f.WriteString(strconv.Itoa(steps))
+		return err
+	})
 }
 
 // plan is what all steps from the first on lead to, worked out as far as it was
@@ -192,28 +205,24 @@ func (p *plan) at(n int) *model {
 	return p.after[n]
 }
 
-// holds checks the disk against least steps, or some more up to most, and tells
-// how many it is.
-func (d *disk) holds(least, most int) int {
-	d.t.Helper()
-	s, err := store.Open(filepath.Join(d.dir, "app"))
+// holds checks what is in dir against least steps, or some more up to most, and
+// tells how many it is.
+func (p *plan) holds(dir string, least, most int) (int, error) {
+	s, err := store.Open(filepath.Join(dir, "app"))
 	if err != nil {
-		d.t.Errorf("open after the cut: %v", err)
-		return least
+		return 0, fmt.Errorf("open the store: %w", err)
 	}
 	have, err := look(s)
 	if err != nil {
-		d.t.Errorf("after step %d (%s): %v", least, stepAt(least).name, err)
-		return least
+		return 0, fmt.Errorf("after step %d, in %q: %w", least, stepAt(least).name, err)
 	}
 	// Steps that do nothing lead to the same as those before them.
 	for steps := most; steps >= least; steps-- {
-		if have.equal(d.plan.at(steps)) {
-			return steps
+		if have.equal(p.at(steps)) {
+			return steps, nil
 		}
 	}
-	d.t.Errorf("cut after %d to %d steps, in %q: got\n%+v\nwant\n%+v\nor up to\n%+v", least, most, stepAt(least).name, have, d.plan.at(least), d.plan.at(most))
-	return least
+	return 0, fmt.Errorf("after %d to %d steps, in %q: got\n%+v\nwant\n%+v\nor up to\n%+v", least, most, stepAt(least).name, have, p.at(least), p.at(most))
 }
 
 func (m *model) equal(other *model) bool {

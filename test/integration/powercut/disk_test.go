@@ -1,0 +1,176 @@
+//go:build integration
+
+package powercut
+
+import (
+	"bufio"
+	"context"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// The files that the process of a disk serves.
+const (
+	diskFile         = "disk"         // the disk, for a loop device to stand on
+	acknowledgedFile = "acknowledged" // takes the number of steps acknowledged so far, as text
+)
+
+// entry is one thing in the log of a disk.
+type entry struct {
+	Kind   kind
+	Offset int64  // in bytes, of what was written
+	Data   []byte // that was written
+	Steps  int    // that were acknowledged by then
+}
+
+type kind byte
+
+const (
+	wrote        kind = iota + 1
+	flushed           // everything that was written before is safe
+	acknowledged      // by the store, to whoever asked it for these steps
+)
+
+// serve is the whole process of a disk: it serves an image as a file in dir and
+// logs what reaches it, until dir is unmounted. Nobody else may live in it: a
+// process that waits for a disk of its own cannot even be killed.
+func serve(dir, image string, log io.Writer) error {
+	f, err := os.OpenFile(image, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(log)
+	l := &diskLog{enc: gob.NewEncoder(out)}
+	root := &fs.Inode{}
+	server, err := fs.Mount(dir, root, &fs.Options{
+		MountOptions: fuse.MountOptions{
+			FsName: "powercut", Name: "powercut", DirectMountStrict: true, DisableSplice: true,
+			MaxWrite: fuse.MAX_KERNEL_WRITE, // a write of the loop device is one request
+		},
+		OnAdd: func(ctx context.Context) {
+			for name, node := range map[string]fs.InodeEmbedder{
+				diskFile:         &diskNode{image: f, size: uint64(info.Size()), log: l},
+				acknowledgedFile: &acknowledgedNode{log: l},
+			} {
+				root.AddChild(name, root.NewPersistentInode(ctx, node, fs.StableAttr{Mode: syscall.S_IFREG}), false)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	server.Wait()
+	return errors.Join(l.err, out.Flush())
+}
+
+// diskLog puts what happens to a disk in one order.
+type diskLog struct {
+	mu  sync.Mutex
+	enc *gob.Encoder
+	err error
+}
+
+// add does something to the disk and logs it, nothing else in between.
+func (l *diskLog) add(e entry, do func() error) syscall.Errno {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err == nil {
+		if err := do(); err != nil {
+			l.err = fmt.Errorf("write the image: %w", err)
+		} else if err := l.enc.Encode(e); err != nil {
+			l.err = fmt.Errorf("write the log: %w", err)
+		}
+	}
+	if l.err != nil {
+		return syscall.EIO
+	}
+	return 0
+}
+
+// diskNode is the disk as a file. Requests come by direct I/O, so that the page
+// cache neither holds them back nor merges them. The loop device makes a write
+// of each write, and an fsync of each flush and of each write that has to last
+// (FUA). What it would make fallocate(2) of, discarding and zeroing, is not
+// offered, and the kernel writes zeros then.
+type diskNode struct {
+	fs.Inode
+	image *os.File
+	size  uint64
+	log   *diskLog
+}
+
+var _ interface {
+	fs.NodeOpener
+	fs.NodeGetattrer
+	fs.NodeReader
+	fs.NodeWriter
+	fs.NodeFsyncer
+} = (*diskNode)(nil)
+
+func (d *diskNode) Open(context.Context, uint32) (fs.FileHandle, uint32, syscall.Errno) {
+	return nil, fuse.FOPEN_DIRECT_IO, 0
+}
+
+func (d *diskNode) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	out.Mode, out.Size = 0o600, d.size
+	return 0
+}
+
+func (d *diskNode) Read(_ context.Context, _ fs.FileHandle, dest []byte, offset int64) (fuse.ReadResult, syscall.Errno) {
+	n, err := d.image.ReadAt(dest, offset)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, syscall.EIO
+	}
+	return fuse.ReadResultData(dest[:n]), 0
+}
+
+func (d *diskNode) Write(_ context.Context, _ fs.FileHandle, data []byte, offset int64) (uint32, syscall.Errno) {
+	errno := d.log.add(entry{Kind: wrote, Offset: offset, Data: data}, func() error {
+		_, err := d.image.WriteAt(data, offset)
+		return err
+	})
+	return uint32(len(data)), errno
+}
+
+func (d *diskNode) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno {
+	return d.log.add(entry{Kind: flushed}, func() error { return nil })
+}
+
+// acknowledgedNode is how a writer tells what the store acknowledged. It stands
+// in the log before the writer goes on.
+type acknowledgedNode struct {
+	fs.Inode
+	log *diskLog
+}
+
+var _ interface {
+	fs.NodeOpener
+	fs.NodeWriter
+} = (*acknowledgedNode)(nil)
+
+func (a *acknowledgedNode) Open(context.Context, uint32) (fs.FileHandle, uint32, syscall.Errno) {
+	return nil, fuse.FOPEN_DIRECT_IO, 0
+}
+
+func (a *acknowledgedNode) Write(_ context.Context, _ fs.FileHandle, data []byte, _ int64) (uint32, syscall.Errno) {
+	steps, err := strconv.Atoi(string(data))
+	if err != nil {
+		return 0, syscall.EINVAL
+	}
+	return uint32(len(data)), a.log.add(entry{Kind: acknowledged, Steps: steps}, func() error { return nil })
+}

@@ -1,0 +1,147 @@
+//go:build integration
+
+package powercut
+
+import (
+	"bufio"
+	"encoding/gob"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// role is a part that the test binary plays in a process of its own.
+type role string
+
+const (
+	isolatedTest role = "isolated"
+	diskProcess  role = "disk"
+	writer       role = "writer"
+	hastyWriter  role = "hasty writer" // whose fsync does nothing
+)
+
+// processes is held by who starts any: until it runs its program, a process has
+// all files of the test open, also those on a file system to be unmounted.
+var processes sync.RWMutex
+
+// as is a process that plays a role, not started yet. It ends with the test.
+func as(r role, args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), "POWERCUT="+string(r))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// record has a writer take steps, from number first up to last, on a disk that
+// begins as an image, and gives what reached the disk from before it is mounted
+// until it is unmounted.
+func record(t *testing.T, fs fileSystem, start image, who role, first, last int) []entry {
+	t.Helper()
+	processes.Lock()
+	defer processes.Unlock()
+	d := startDisk(t, start)
+	mounted := filepath.Join(d.dir, "mounted")
+	if err := os.Mkdir(mounted, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	device, err := attach(filepath.Join(d.served, diskFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer device.Close()
+	if err := fs.mount(device, mounted); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(mounted, unix.MNT_DETACH) // where the test fails
+	err = as(who, mounted, strconv.Itoa(first), strconv.Itoa(last), filepath.Join(d.served, acknowledgedFile)).Run()
+	if err := errors.Join(err, unmount(mounted), forget(device), device.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return d.end()
+}
+
+// disk is the test's side of the process that a disk lives in.
+type disk struct {
+	t           *testing.T
+	dir, served string
+	process     *exec.Cmd
+	log         *os.File
+}
+
+func startDisk(t *testing.T, content image) *disk {
+	t.Helper()
+	dir, err := os.MkdirTemp(home, "disk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	d := &disk{t: t, dir: dir, served: filepath.Join(dir, "served")}
+	file, err := os.Create(filepath.Join(dir, "image"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if d.log, err = os.Create(filepath.Join(dir, "log")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.log.Close() })
+	if err := errors.Join(os.Mkdir(d.served, 0o755), content.writeTo(file)); err != nil {
+		t.Fatal(err)
+	}
+	d.process = as(diskProcess, d.served, file.Name())
+	d.process.ExtraFiles = []*os.File{d.log}
+	out, err := d.process.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // where the test failed
+		_ = d.process.Process.Kill()
+		_ = d.process.Wait()
+		_ = unix.Unmount(d.served, unix.MNT_DETACH)
+	})
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("the disk says %q, want that it is ready (%v)", line, err)
+	}
+	return d
+}
+
+// end takes the disk away, which nobody uses any more, and gives its log.
+func (d *disk) end() (log []entry) {
+	d.t.Helper()
+	// The kernel may hold on to the file of a loop device for a moment yet.
+	err := unix.Unmount(d.served, unix.MNT_DETACH)
+	if err := errors.Join(err, d.process.Wait()); err != nil {
+		d.t.Fatalf("end the disk: %v", err)
+	}
+	if _, err := d.log.Seek(0, io.SeekStart); err != nil {
+		d.t.Fatal(err)
+	}
+	dec := gob.NewDecoder(bufio.NewReader(d.log))
+	for {
+		var e entry
+		err := dec.Decode(&e)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			d.t.Fatalf("read the log of the disk: %v", err)
+		}
+		log = append(log, e)
+	}
+	if err := os.RemoveAll(d.dir); err != nil {
+		d.t.Fatal(err)
+	}
+	return log
+}
