@@ -22,6 +22,7 @@ import (
 const (
 	diskFile         = "disk"         // the disk, for a loop device to stand on
 	acknowledgedFile = "acknowledged" // takes the number of steps acknowledged so far, as text
+	refusedFile      = "refused"      // takes "AFTER COUNT": which requests the disk refuses from now on
 )
 
 // entry is one thing in the log of a disk.
@@ -54,7 +55,7 @@ func serve(dir, image string, log io.Writer) error {
 		return err
 	}
 	out := bufio.NewWriter(log)
-	l := &diskLog{enc: gob.NewEncoder(out)}
+	l := &requests{enc: gob.NewEncoder(out)}
 	root := &fs.Inode{}
 	server, err := fs.Mount(dir, root, &fs.Options{
 		MountOptions: fuse.MountOptions{
@@ -65,6 +66,7 @@ func serve(dir, image string, log io.Writer) error {
 			for name, node := range map[string]fs.InodeEmbedder{
 				diskFile:         &diskNode{image: f, size: uint64(info.Size()), log: l},
 				acknowledgedFile: &acknowledgedNode{log: l},
+				refusedFile:      &refusedNode{log: l},
 			} {
 				root.AddChild(name, root.NewPersistentInode(ctx, node, fs.StableAttr{Mode: syscall.S_IFREG}), false)
 			}
@@ -78,28 +80,44 @@ func serve(dir, image string, log io.Writer) error {
 	return errors.Join(l.err, out.Flush())
 }
 
-// diskLog puts what happens to a disk in one order.
-type diskLog struct {
-	mu  sync.Mutex
-	enc *gob.Encoder
-	err error
+// requests puts what happens to a disk in one order.
+type requests struct {
+	mu           sync.Mutex
+	enc          *gob.Encoder // the log
+	err          error        // of image and log
+	after, count int          // writes and flushes that still go well, that fail then
 }
 
 // add does something to the disk and logs it, nothing else in between.
-func (l *diskLog) add(e entry, do func() error) syscall.Errno {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err == nil {
+func (r *requests) add(e entry, do func() error) syscall.Errno {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e.Kind != acknowledged && r.refused() {
+		return syscall.EIO
+	}
+	if r.err == nil {
 		if err := do(); err != nil {
-			l.err = fmt.Errorf("write the image: %w", err)
-		} else if err := l.enc.Encode(e); err != nil {
-			l.err = fmt.Errorf("write the log: %w", err)
+			r.err = fmt.Errorf("write the image: %w", err)
+		} else if err := r.enc.Encode(e); err != nil {
+			r.err = fmt.Errorf("write the log: %w", err)
 		}
 	}
-	if l.err != nil {
+	if r.err != nil {
 		return syscall.EIO
 	}
 	return 0
+}
+
+func (r *requests) refused() bool {
+	switch {
+	case r.after > 0:
+		r.after--
+		return false
+	case r.count > 0:
+		r.count--
+		return true
+	}
+	return false
 }
 
 // diskNode is the disk as a file. Requests come by direct I/O, so that the page
@@ -111,7 +129,7 @@ type diskNode struct {
 	fs.Inode
 	image *os.File
 	size  uint64
-	log   *diskLog
+	log   *requests
 }
 
 var _ interface {
@@ -155,7 +173,7 @@ func (d *diskNode) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno {
 // in the log before the writer goes on.
 type acknowledgedNode struct {
 	fs.Inode
-	log *diskLog
+	log *requests
 }
 
 var _ interface {
@@ -173,4 +191,28 @@ func (a *acknowledgedNode) Write(_ context.Context, _ fs.FileHandle, data []byte
 		return 0, syscall.EINVAL
 	}
 	return uint32(len(data)), a.log.add(entry{Kind: acknowledged, Steps: steps}, func() error { return nil })
+}
+
+// refusedNode is how the test has the disk fail.
+type refusedNode struct {
+	fs.Inode
+	log *requests
+}
+
+var _ interface {
+	fs.NodeOpener
+	fs.NodeWriter
+} = (*refusedNode)(nil)
+
+func (f *refusedNode) Open(context.Context, uint32) (fs.FileHandle, uint32, syscall.Errno) {
+	return nil, fuse.FOPEN_DIRECT_IO, 0
+}
+
+func (f *refusedNode) Write(_ context.Context, _ fs.FileHandle, data []byte, _ int64) (uint32, syscall.Errno) {
+	f.log.mu.Lock()
+	defer f.log.mu.Unlock()
+	if _, err := fmt.Sscan(string(data), &f.log.after, &f.log.count); err != nil {
+		return 0, syscall.EINVAL
+	}
+	return uint32(len(data)), 0
 }

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"encoding/gob"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -49,32 +50,25 @@ func record(t *testing.T, fs fileSystem, start image, who role, first, last int)
 	processes.Lock()
 	defer processes.Unlock()
 	d := startDisk(t, start)
-	mounted := filepath.Join(d.dir, "mounted")
-	if err := os.Mkdir(mounted, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	device, err := attach(filepath.Join(d.served, diskFile))
+	d.mount(fs)
+	defer d.drop() // where the test fails
+	err := as(who, d.mounted, strconv.Itoa(first), strconv.Itoa(last), filepath.Join(d.served, acknowledgedFile)).Run()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer device.Close()
-	if err := fs.mount(device, mounted); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Unmount(mounted, unix.MNT_DETACH) // where the test fails
-	err = as(who, mounted, strconv.Itoa(first), strconv.Itoa(last), filepath.Join(d.served, acknowledgedFile)).Run()
-	if err := errors.Join(err, unmount(mounted), forget(device), device.Close()); err != nil {
-		t.Fatal(err)
-	}
+	d.unmount()
 	return d.end()
 }
 
-// disk is the test's side of the process that a disk lives in.
+// disk is the test's side of the process that a disk lives in. The test may use
+// the file system on it, since it does not serve it.
 type disk struct {
-	t           *testing.T
-	dir, served string
-	process     *exec.Cmd
-	log         *os.File
+	t               *testing.T
+	process         *exec.Cmd
+	log             *os.File
+	dir             string
+	served, mounted string   // directories in it
+	device          *os.File // while it is mounted
 }
 
 func startDisk(t *testing.T, content image) *disk {
@@ -84,7 +78,7 @@ func startDisk(t *testing.T, content image) *disk {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	d := &disk{t: t, dir: dir, served: filepath.Join(dir, "served")}
+	d := &disk{t: t, dir: dir, served: filepath.Join(dir, "served"), mounted: filepath.Join(dir, "mounted")}
 	file, err := os.Create(filepath.Join(dir, "image"))
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +88,7 @@ func startDisk(t *testing.T, content image) *disk {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.log.Close() })
-	if err := errors.Join(os.Mkdir(d.served, 0o755), content.writeTo(file)); err != nil {
+	if err := errors.Join(os.Mkdir(d.served, 0o755), os.Mkdir(d.mounted, 0o755), content.writeTo(file)); err != nil {
 		t.Fatal(err)
 	}
 	d.process = as(diskProcess, d.served, file.Name())
@@ -115,6 +109,46 @@ func startDisk(t *testing.T, content image) *disk {
 		t.Fatalf("the disk says %q, want that it is ready (%v)", line, err)
 	}
 	return d
+}
+
+// mount makes a loop device of the disk and mounts it.
+func (d *disk) mount(fs fileSystem) {
+	d.t.Helper()
+	var err error
+	if d.device, err = attach(filepath.Join(d.served, diskFile)); err != nil {
+		d.t.Fatal(err)
+	}
+	if err := fs.mount(d.device, d.mounted); err != nil {
+		d.device.Close()
+		d.t.Fatal(err)
+	}
+}
+
+func (d *disk) unmount() {
+	d.t.Helper()
+	if err := errors.Join(unmount(d.mounted), forget(d.device), d.device.Close()); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// drop takes what is mounted out of the way, in whatever state that is.
+func (d *disk) drop() {
+	_ = unix.Unmount(d.mounted, unix.MNT_DETACH)
+	d.device.Close()
+}
+
+// refuse has the disk refuse a number of requests, after some more that it does
+// as it is told.
+func (d *disk) refuse(after, count int) {
+	d.t.Helper()
+	f, err := os.OpenFile(filepath.Join(d.served, refusedFile), os.O_WRONLY, 0)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := fmt.Fprintf(f, "%d %d", after, count); err != nil {
+		d.t.Fatal(err)
+	}
 }
 
 // end takes the disk away, which nobody uses any more, and gives its log.
