@@ -51,3 +51,54 @@ func TestDiskTrouble(t *testing.T) {
 		m.NothingLost(clients)
 	})
 }
+
+// The file system of the store becomes read-only for the daemon, and can be written
+// to again: when a release is on its way, and when one is on trial. The service
+// goes on, the journal says why nothing else does (nowhere could more be noted),
+// and it all goes on afterwards, without anybody's help.
+func TestReadOnlyDisk(t *testing.T) {
+	const (
+		state = "/var/lib/upgraderd"
+		// A mount over the one on which the daemon has its lock open, which
+		// keeps that from being remounted.
+		inDaemon   = "nsenter --mount --target=$(systemctl show --value --property=MainPID upgraderd.service) "
+		readOnly   = inDaemon + "sh -c 'mount --bind " + state + " " + state + " && mount -o remount,bind,ro " + state + "'"
+		notAnyMore = inDaemon + "umount " + state
+	)
+	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
+		source, clients := proved(t, m)
+		daemon := m.Property("upgraderd.service", "MainPID")
+		told := func() int { return strings.Count(m.Journal("upgraderd.service"), "FS_READONLY") }
+
+		m.Run("sh", "-c", readOnly)
+		source.Publish("hello-2.0.0", kit.Hello(t, "2.0.0", ""))
+		m.Eventually("the journal says why", func() bool { return told() > 0 })
+		if got := current(m); !strings.HasPrefix(got, "1.0.0-") {
+			t.Errorf("current is %s, want 1.0.0", got)
+		}
+		m.Run("sh", "-c", notAnyMore)
+		confirmed(t, m, "2.0.0")
+
+		follow(t, m, source, dir, "WindowSec=5s\n")
+		m.Run("systemctl", "reload", "upgraderd.service")
+		source.Publish("hello-3.0.0", kit.Hello(t, "3.0.0", ""))
+		m.Eventually("3.0.0 is on trial", func() bool { return target(t, m)["state"] == "confirming" })
+		before := told()
+		m.Run("sh", "-c", readOnly)
+		m.Eventually("the journal says why", func() bool { return told() > before })
+		m.Served(clients, "3.0.0", 100)
+		if now := target(t, m); now["state"] != "confirming" {
+			t.Errorf("the state on disk is %v, which could not be written", now["state"])
+		}
+		m.Run("sh", "-c", notAnyMore)
+		confirmed(t, m, "3.0.0")
+
+		if n := told(); n > 6 {
+			t.Errorf("the journal has FS_READONLY %d times, which is no news any more", n)
+		}
+		if got := m.Property("upgraderd.service", "MainPID"); got != daemon {
+			t.Errorf("the daemon is process %s, want %s as before", got, daemon)
+		}
+		m.NothingLost(clients)
+	})
+}
