@@ -21,6 +21,8 @@ const (
 	unitFace = "org.freedesktop.systemd1.Unit"
 	svcFace  = "org.freedesktop.systemd1.Service"
 
+	propsFace = "org.freedesktop.DBus.Properties"
+
 	// defaultAddress is where every Linux system bus listens (dbus
 	// specification, well-known message bus instances).
 	defaultAddress = "unix:path=/run/dbus/system_bus_socket"
@@ -177,7 +179,7 @@ func (c *Client) facts(ctx context.Context, unit string) (Facts, error) {
 	l.follow(unit)
 	o := l.conn.Object(busName, unitPath(unit))
 	// Both questions are asked before the first answer is awaited.
-	const getAll = "org.freedesktop.DBus.Properties.GetAll"
+	const getAll = propsFace + ".GetAll"
 	unitCall := o.GoWithContext(ctx, getAll, 0, make(chan *dbus.Call, 1), unitFace)
 	svcCall := o.GoWithContext(ctx, getAll, 0, make(chan *dbus.Call, 1), svcFace)
 	var unitProps, svcProps map[string]dbus.Variant
@@ -194,7 +196,11 @@ func (c *Client) facts(ctx context.Context, unit string) (Facts, error) {
 	}
 	f := parseFacts(unitProps, svcProps)
 	f.Watch = l.number
-	f.JobsEnded = l.ended(f.ID)
+	if f.Running() { // what does not run cannot fail
+		l.watch(f.ID)
+	}
+	seen := l.follow(f.ID)
+	f.JobsEnded, f.Failures = seen.jobsEnded, seen.failures
 	return f, nil
 }
 
@@ -230,14 +236,22 @@ type link struct {
 	mu      sync.Mutex
 	owner   string // systemd's unique name; only its signals count
 	waiters map[*waiter]struct{}
-	jobs    map[string]uint64 // ended, by unit; only units that were asked about
+	units   map[string]*sight // by unit; only those that were asked about
 	number  uint64            // of the connection, never 0
+}
+
+// sight is what was seen of a unit.
+type sight struct {
+	jobsEnded, failures uint64
+
+	watched     bool // failures are counted
+	activeState string
 }
 
 var _ dbus.SignalHandler = (*link)(nil)
 
 func dial(ctx context.Context, address string) (_ *link, err error) {
-	l := &link{waiters: map[*waiter]struct{}{}, jobs: map[string]uint64{}}
+	l := &link{waiters: map[*waiter]struct{}{}, units: map[string]*sight{}}
 	conn, err := dbus.Dial(address, dbus.WithSignalHandler(l))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the bus at %s: %w", address, err)
@@ -290,22 +304,59 @@ func orEOF(err error) error {
 	return err
 }
 
-// follow begins to count the jobs of unit.
-func (l *link) follow(unit string) {
+// follow begins to count the jobs of unit, and gives what was seen of it so far.
+// A name that nobody asked by before, such as the primary one of an alias, is
+// counted from now on.
+func (l *link) follow(unit string) sight {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, ok := l.jobs[unit]; !ok {
-		l.jobs[unit] = 0
-	}
+	return *l.sight(unit)
 }
 
-// ended is the count. A name that nobody asked by before, such as the primary
-// one of an alias, is counted from now on.
-func (l *link) ended(unit string) uint64 {
-	l.follow(unit)
+// sight is called with the lock held.
+func (l *link) sight(unit string) *sight {
+	s := l.units[unit]
+	if s == nil {
+		s = &sight{}
+		l.units[unit] = s
+	}
+	return s
+}
+
+// watch begins to count the failures of a unit that runs.
+func (l *link) watch(unit string) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.jobs[unit]
+	s := l.sight(unit)
+	before := s.watched
+	if !before {
+		s.watched, s.activeState = true, "active"
+	}
+	l.mu.Unlock()
+	if before {
+		return
+	}
+	// One rule for each unit: a host has many that are not ours. dbus-daemon
+	// allows a connection 512 of them; what is not seen then, OnFailure= tells.
+	rule := "type='signal',sender='" + busName + "',path='" + string(unitPath(unit)) +
+		"',interface='" + propsFace + "',member='PropertiesChanged',arg0='" + unitFace + "'"
+	l.conn.BusObject().Go("org.freedesktop.DBus.AddMatch", dbus.FlagNoReplyExpected, nil, rule)
+}
+
+// changed notes what a unit became. systemd tells of each state that a unit is in
+// when it looks for its next event, and in the same signal of the job on it.
+func (l *link) changed(path dbus.ObjectPath, props map[string]dbus.Variant) {
+	for unit, s := range l.units {
+		if !s.watched || unitPath(unit) != path {
+			continue
+		}
+		state := value[string](props, "ActiveState")
+		if state == "failed" && s.activeState != "failed" && jobOf(props) == 0 {
+			s.failures++
+		}
+		if state != "" {
+			s.activeState = state
+		}
+	}
 }
 
 // subscribe asks systemd to send job signals, and notes who it is.
@@ -350,6 +401,16 @@ func (l *link) DeliverSignal(_, _ string, s *dbus.Signal) {
 				_ = l.conn.Close() // the next call makes a sound one
 			}
 		}()
+	case propsFace + ".PropertiesChanged":
+		if len(s.Body) != 3 || s.Body[0] != unitFace {
+			return
+		}
+		props, ok := s.Body[1].(map[string]dbus.Variant)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if ok && s.Sender == l.owner {
+			l.changed(s.Path, props)
+		}
 	case manager + ".JobRemoved":
 		if len(s.Body) != 4 {
 			return
@@ -365,8 +426,8 @@ func (l *link) DeliverSignal(_, _ string, s *dbus.Signal) {
 			return
 		}
 		if unit, ok := s.Body[2].(string); ok {
-			if _, followed := l.jobs[unit]; followed {
-				l.jobs[unit]++
+			if s := l.units[unit]; s != nil {
+				s.jobsEnded++
 			}
 		}
 		for w := range l.waiters {

@@ -67,6 +67,55 @@ func TestUndisturbed(t *testing.T) {
 	}
 }
 
+// A unit that failed between two looks, and runs again, is not mistaken for one
+// that a person restarted.
+func TestFailedSince(t *testing.T) {
+	b := startBus(t)
+	p := startPID1(t, b)
+	c := newClient(t, b)
+	facts := func() Facts {
+		t.Helper()
+		f, err := c.Facts(withTimeout(t), "app.service")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	before := facts()
+	p.becomes("deactivating", 7)
+	p.becomes("failed", 7) // it ended badly, in a job
+	p.becomes("failed", 0)
+	p.becomes("active", 0)
+	if f := facts(); f.FailedSince(before) {
+		t.Errorf("after a stop that ended badly: %+v since %+v", f, before)
+	}
+	p.becomes("failed", 0)
+	p.becomes("failed", 8) // the socket's
+	p.becomes("active", 0)
+	after := facts()
+	if !after.FailedSince(before) || after.Failures != 1 || facts().FailedSince(after) {
+		t.Errorf("after a failure: %+v since %+v", after, before)
+	}
+	forger, err := dbus.Connect(b.address, dbus.WithAuth(dbus.AuthExternal(fmt.Sprint(os.Getuid()))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer forger.Close()
+	emitChange(t, forger, "failed", 0)
+	if err := forger.BusObject().Call("org.freedesktop.DBus.GetId", 0).Err; err != nil { // the bus has passed it on
+		t.Fatal(err)
+	}
+	if f := facts(); f.FailedSince(after) {
+		t.Error("somebody else's word counts")
+	}
+	b.stop()
+	b.start()
+	startPID1(t, b)
+	if f := facts(); f.FailedSince(before) || (Facts{Failures: 1}).FailedSince(Facts{}) {
+		t.Errorf("over a broken connection: %+v since %+v", f, before)
+	}
+}
+
 func TestFactsOfWhatIsNoService(t *testing.T) {
 	b := startBus(t)
 	p := startPID1(t, b)

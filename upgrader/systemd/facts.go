@@ -34,6 +34,9 @@ type Facts struct {
 	// first read its facts, over the connection numbered Watch. See
 	// [Facts.Undisturbed].
 	JobsEnded, Watch uint64
+	// Failures counts how often the unit was seen to fail by itself, and not in
+	// a job, over the same connection. See [Facts.FailedSince].
+	Failures uint64
 	// TriggeredBy are the sockets, timers and paths that start it.
 	TriggeredBy []string
 
@@ -82,6 +85,13 @@ func (f Facts) Undisturbed(since Facts, own uint64) bool {
 	return f.Watch != 0 && f.Watch == since.Watch && f.JobsEnded == since.JobsEnded+own
 }
 
+// FailedSince reports that the unit failed by itself between since and f, though
+// it may run again: its socket starts it anew before anybody looks. Without an
+// unbroken connection nobody can say so, and the answer is no.
+func (f Facts) FailedSince(since Facts) bool {
+	return f.Watch != 0 && f.Watch == since.Watch && f.Failures > since.Failures
+}
+
 // Exit describes how the main process ended, "" if it never did.
 func (f Facts) Exit() string {
 	switch f.ExecMainCode {
@@ -117,14 +127,20 @@ func parseFacts(unit, service map[string]dbus.Variant) Facts {
 		ExecReload:       commands(service["ExecReload"]),
 		TimeoutStart:     span(value[uint64](service, "TimeoutStartUSec")),
 		TimeoutStop:      span(value[uint64](service, "TimeoutStopUSec")),
-	}
-	if job := value[[]any](unit, "Job"); len(job) > 0 {
-		f.Job, _ = job[0].(uint32)
+		Job:              jobOf(unit),
 	}
 	if le := value[[]any](unit, "LoadError"); len(le) > 1 {
 		f.LoadError, _ = le[1].(string)
 	}
 	return f
+}
+
+// jobOf reads (uo): a job's number and path.
+func jobOf(unit map[string]dbus.Variant) (id uint32) {
+	if job := value[[]any](unit, "Job"); len(job) > 0 {
+		id, _ = job[0].(uint32)
+	}
+	return id
 }
 
 func value[T any](props map[string]dbus.Variant, name string) T {

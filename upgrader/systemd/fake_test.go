@@ -239,6 +239,30 @@ func (p *pid1) end(id uint32) {
 	}
 }
 
+// becomes tells what app.service is now, as systemd does.
+func (p *pid1) becomes(activeState string, job uint32) {
+	p.t.Helper()
+	emitChange(p.t, p.conn, activeState, job)
+}
+
+func emitChange(t *testing.T, conn *dbus.Conn, activeState string, job uint32) {
+	t.Helper()
+	path := dbus.ObjectPath("/")
+	if job != 0 {
+		path = jobPath(job)
+	}
+	props := map[string]dbus.Variant{
+		"ActiveState": dbus.MakeVariant(activeState),
+		"Job": dbus.MakeVariant(struct {
+			ID   uint32
+			Path dbus.ObjectPath
+		}{job, path}),
+	}
+	if err := conn.Emit(unitPath("app.service"), propsFace+".PropertiesChanged", unitFace, props, []string{}); err != nil {
+		t.Fatalf("emit: %v", err)
+	}
+}
+
 func newClient(t *testing.T, b *bus) *Client {
 	t.Helper()
 	c := New(Options{Address: b.address})
