@@ -139,7 +139,7 @@ func pickSwap(t *Target, f systemd.Facts, root string) (Swap, string, error) {
 	case SwapNone:
 		return SwapNone, "Swap=none", nil
 	case SwapRestart:
-		return SwapRestart, "Swap=restart", nil
+		return SwapRestart, "Swap=restart" + exposure(f), nil
 	case SwapHandover:
 		if missing != "" {
 			return "", "", &unitError{"UNIT_NO_HANDOVER", t.Unit, "cannot hand over: " + missing, "correct the unit, or set Swap=auto"}
@@ -155,9 +155,18 @@ func pickSwap(t *Target, f systemd.Facts, root string) (Swap, string, error) {
 		}
 	}
 	if missing != "" {
-		return SwapRestart, missing, nil
+		return SwapRestart, missing + exposure(f), nil
 	}
 	return SwapHandover, "it runs under upgraderd supervise", nil
+}
+
+// exposure says what a restart costs a unit that opens its sockets itself.
+func exposure(f systemd.Facts) string {
+	held := slices.ContainsFunc(f.TriggeredBy, func(by string) bool { return strings.HasSuffix(by, ".socket") })
+	if held || supervision(f) != nil { // a supervisor's are in the fd store
+		return ""
+	}
+	return "; no socket unit holds connections meanwhile"
 }
 
 // noHandover says what a unit lacks for a handover, "" if nothing.

@@ -194,9 +194,9 @@ func table() map[Event]Description {
 		},
 		OperatorAwaited: {
 			"OperatorAwaited", "eea512cbbddb457aa14e26e2c827832c", LevelNotice,
-			"{to} is staged and waits for the operator (Swap=none)",
+			"{to} is staged and waits for the operator (Swap=none); until then {unit} starts with {from}",
 			"Release @UPGRADERD_TO@ of @UPGRADERD_TARGET@ waits for the operator",
-			"Swap=none: nothing is swapped unasked. To let upgraderd do it, set Swap=auto and run: systemctl reload upgraderd",
+			"Swap=none: nothing is swapped unasked, and a restart of @UPGRADERD_UNIT@ runs @UPGRADERD_FROM@ as before. To let upgraderd swap, set Swap=auto and run: systemctl reload upgraderd\nTo do it by hand, point the link \"current\" at what \"staged\" points at, and restart the unit.",
 		},
 		OperatorIntervened: {
 			"OperatorIntervened", "3f5f6ed3c3af4ba5a384aaf8fad5dc51", slog.LevelWarn,
