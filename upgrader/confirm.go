@@ -124,6 +124,9 @@ func (m *machine) judgeFacts(f systemd.Facts) (opinion, string) {
 	case f.NRestarts > r.Restarts:
 		// Units with Restart=always never read "failed"; the counter tells.
 		return turnedBad, fmt.Sprintf("systemd had to start it again: NRestarts went from %d to %d", r.Restarts, f.NRestarts)
+	case f.FailedSince(m.base):
+		// It may run again, by its socket; then nothing else tells.
+		return turnedBad, "it failed, and was started anew"
 	case f.ActiveState == "inactive" && f.Result != "success":
 		return turnedBad, "it ended: " + ending(f)
 	case f.ActiveState == "inactive" && f.Undisturbed(m.base, 0) && len(f.TriggeredBy) == 0:

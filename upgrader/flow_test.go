@@ -177,6 +177,28 @@ func TestUpgrades(t *testing.T) {
 				t.Errorf("serving %q after %q", w.unit.serving(), w.unit.story())
 			}
 		},
+		"the socket starts what does not come up again and again": func(t *testing.T, w *world) {
+			w.unit.plain()
+			w.unit.facts.TimeoutStart = time.Minute
+			old := w.running("1.0")
+			w.unit.behave["1.1"] = startedAgain
+			w.start()
+			w.publish("1.1", "")
+			var restarted time.Time
+			w.unit.during = func(verb string) {
+				if verb == "restart" && restarted.IsZero() {
+					restarted = time.Now()
+				}
+			}
+			w.settles(old, VerdictRolledBack)
+			if took := w.status().Last.When.Sub(restarted); took > time.Second {
+				t.Errorf("it took %v: there is nothing to wait for", took)
+			}
+			if w.unit.serving() != old || w.unit.count("restart") != 2 {
+				t.Errorf("serving %q after %q", w.unit.serving(), w.unit.story())
+			}
+			w.says("1.1 turned bad", `it does not start: the job is "failed", and the unit is being started again already`)
+		},
 		"restart of what exits at once": func(t *testing.T, w *world) {
 			w.unit.plain()
 			old := w.running("1.0")
@@ -307,13 +329,38 @@ func TestUpgrades(t *testing.T) {
 			}
 		},
 		"the socket starts the unit anew after a crash": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.start()
+			w.publish("1.1", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			w.unit.crash(false)
+			w.unit.startByHand() // nobody looked in between
+			w.settles(old, VerdictRolledBack)
+			w.says("1.1 turned bad", "it failed, and was started anew", "rolled back")
+		},
+		"the socket starts the unit anew after a crash in the restart": func(t *testing.T, w *world) {
+			w.unit.plain()
+			old := w.running("1.0")
+			w.unit.during = func(verb string) {
+				if verb == "restart" && w.unit.count("restart") == 1 {
+					w.unit.crash(false)
+					w.unit.startByHand()
+				}
+			}
+			w.start()
+			w.publish("1.1", "")
+			w.settles(old, VerdictRolledBack)
+			w.says("it does not start: it failed, and was started anew")
+		},
+		"the socket starts the unit anew after a crash that only OnFailure= tells of": func(t *testing.T, w *world) {
 			w.running("1.0")
 			w.unit.set(func() { w.unit.failure = "0815" }) // an older one
 			w.start()
 			name := w.publish("1.1", "")
 			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
 			w.unit.crash(false)
-			w.unit.startByHand()         // nobody looked in between
+			w.unit.startByHand()
+			w.unit.set(func() { w.unit.facts.Watch++ }) // the bus was away
 			w.settles(name, VerdictGood) // there, back, and there again
 			w.says("the unit failed, and was started anew", "rolled back")
 			if n := w.unit.count("reload"); n != 3 {

@@ -80,7 +80,10 @@ func (m *machine) goal() (store.Release, bool, error) {
 // OperatorActed. An error leaves the unit as it is; only a stuckError is
 // final.
 func (m *machine) moveBack(ctx context.Context, back store.Release) (Event, error) {
-	before, err := m.still(ctx)
+	before, err := m.facts(ctx)
+	if err == nil && !m.startsInVain(before) {
+		before, err = m.still(ctx)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -105,6 +108,13 @@ func (m *machine) moveBack(ctx context.Context, back store.Release) (Event, erro
 		return OperatorActed, nil
 	}
 	return "", stuck("restart %s for release %s: job is %q, %s", m.target.Unit, back, result, ending(f))
+}
+
+// startsInVain reports a unit that its socket or Restart= has start what turned
+// bad, once more: that is not waited for, as it may never end, and clients wait
+// meanwhile. Under a supervisor it may be an old worker that is taken over.
+func (m *machine) startsInVain(f systemd.Facts) bool {
+	return m.record.Swap == SwapRestart && f.ActiveState == "activating" && supervision(f) == nil
 }
 
 // handBack is the handover to what current names now.

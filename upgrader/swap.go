@@ -384,12 +384,18 @@ func (m *machine) restart(ctx context.Context, before systemd.Facts, to store.Re
 			return StepFailed, errors.New("the restart brought the old worker back; it is restarted once more")
 		}
 		return m.handover(ctx, f, to)
+	case f.Running() && f.FailedSince(before):
+		return m.turnedBad(ctx, began, "it does not start: it failed, and was started anew")
 	case f.Running() && f.InvocationID != before.InvocationID:
 		m.base = f
 		return ReleaseServed, nil
-	case crashed(f), result == systemd.ResultFailed, result == systemd.ResultTimeout:
+	case crashed(f), vain(result):
 		m.record.Down = true
-		return m.turnedBad(ctx, began, "it does not start: "+ending(f))
+		why := ending(f)
+		if f.Result == "success" { // what it says is of the next start
+			why = fmt.Sprintf("the job is %q, and the unit is being started again already", result)
+		}
+		return m.turnedBad(ctx, began, "it does not start: "+why)
 	case f.ActiveState == "inactive" && f.Undisturbed(before, 1):
 		m.record.Down = true
 		return m.turnedBad(ctx, began, "it ended at once: "+ending(f))
@@ -401,6 +407,9 @@ func (m *machine) restart(ctx context.Context, before systemd.Facts, to store.Re
 	}
 	return m.inconclusive(ctx, "the unit was stopped meanwhile: "+ending(f))
 }
+
+// vain reports a job that ended without a unit that runs.
+func vain(r systemd.Result) bool { return r == systemd.ResultFailed || r == systemd.ResultTimeout }
 
 // restartUnit restarts the unit and waits for it to come to rest. Facts with
 // an empty LoadState mean that systemd could not be asked.
@@ -418,7 +427,7 @@ func (m *machine) restartUnit(ctx context.Context, before systemd.Facts) (system
 	}
 	f, ferr := m.settle(ctx, reconcileTime, func(f systemd.Facts) bool {
 		if moving(f) {
-			return false
+			return vain(result) && f.ActiveState == "activating" // again, by its socket or Restart=
 		}
 		return f.InvocationID != before.InvocationID || !f.Running() || result != systemd.ResultDone
 	})

@@ -299,6 +299,7 @@ const (
 	becomesReady behaviour = iota
 	neverReady             // exits or hangs: the supervisor refuses, a restart fails
 	exitsAtOnce            // exit 0 under a restart
+	startedAgain           // as neverReady, and its socket starts it anew at once, each time
 )
 
 // fakeUnit is one service and the systemd that manages it. Reload does what a
@@ -441,6 +442,7 @@ func (u *fakeUnit) crash(restarts bool) {
 	if !restarts {
 		u.end("failed", "failed", "exit-code")
 		u.failure = fmt.Sprintf("%032x", 1<<16+u.invocation)
+		u.facts.Failures++
 		return
 	}
 	u.facts.NRestarts++
@@ -503,6 +505,10 @@ func (u *fakeUnit) Restart(ctx context.Context, _ string) (systemd.Result, error
 		switch u.behaviourOf(release) {
 		case neverReady:
 			u.end("failed", "failed", "exit-code")
+			return systemd.ResultFailed
+		case startedAgain:
+			u.begin(release)
+			u.facts.ActiveState, u.facts.SubState = "activating", "start"
 			return systemd.ResultFailed
 		case exitsAtOnce:
 			u.end("inactive", "dead", "success")
