@@ -67,6 +67,30 @@ func TestUndisturbed(t *testing.T) {
 	}
 }
 
+func TestEndedItself(t *testing.T) {
+	cases := map[string]struct {
+		state       string
+		ended, left uint64
+		want        bool
+	}{
+		"runs":              {"active", 10, 20, false}, // of the run before
+		"ended":             {"inactive", 10, 11, true},
+		"crashed":           {"failed", 10, 11, true},
+		"stopped":           {"inactive", 11, 10, false},
+		"never was active":  {"failed", 10, 0, false},
+		"systemd forgot it": {"inactive", 0, 0, false},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			unit := map[string]dbus.Variant{"ActiveState": dbus.MakeVariant(c.state), "ActiveExitTimestampMonotonic": dbus.MakeVariant(c.left)}
+			service := map[string]dbus.Variant{"ExecMainExitTimestampMonotonic": dbus.MakeVariant(c.ended)}
+			if got := parseFacts(unit, service).EndedItself; got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
 // A unit that failed between two looks, and runs again, is not mistaken for one
 // that a person restarted.
 func TestFailedSince(t *testing.T) {

@@ -57,6 +57,10 @@ type Facts struct {
 	// ExecMainCode is CLD_EXITED (1), CLD_KILLED (2) or CLD_DUMPED (3) once
 	// the main process ended; ExecMainStatus its exit status or signal.
 	ExecMainCode, ExecMainStatus int32
+	// EndedItself tells that the main process ended before anybody stopped the
+	// unit, which does not run any more. It is false for a unit that nothing
+	// refers to, which systemd forgets as soon as it is inactive.
+	EndedItself bool
 	// ExecStart and ExecReload are the argument vectors, specifiers and
 	// variables as systemd resolved them.
 	ExecStart, ExecReload [][]string
@@ -79,8 +83,7 @@ func (f Facts) Running() bool {
 // but for own jobs of ours: what happened to the unit, it did itself. Without
 // an unbroken connection nobody can say so, and the answer is no.
 //
-// (Timestamps would tell too, but systemd forgets them: a unit that nothing
-// refers to is unloaded as soon as it is inactive.)
+// See [Facts.EndedItself] for what systemd remembers by itself.
 func (f Facts) Undisturbed(since Facts, own uint64) bool {
 	return f.Watch != 0 && f.Watch == since.Watch && f.JobsEnded == since.JobsEnded+own
 }
@@ -129,6 +132,10 @@ func parseFacts(unit, service map[string]dbus.Variant) Facts {
 		TimeoutStop:      span(value[uint64](service, "TimeoutStopUSec")),
 		Job:              jobOf(unit),
 	}
+	// Of a stop, systemd notes first that the unit is not active any more; of an
+	// end, that of the process. Tried on 252, 257 and 262.
+	ended, left := value[uint64](service, "ExecMainExitTimestampMonotonic"), value[uint64](unit, "ActiveExitTimestampMonotonic")
+	f.EndedItself = !f.Running() && f.MainPID == 0 && ended > 0 && ended < left
 	if le := value[[]any](unit, "LoadError"); len(le) > 1 {
 		f.LoadError, _ = le[1].(string)
 	}
