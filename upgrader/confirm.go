@@ -57,47 +57,55 @@ func (m *machine) confirm(ctx context.Context) (Event, error) {
 		health.most = probeFailuresDefault
 	}
 	for {
+		sick := ""
 		select {
 		case <-ctx.Done():
 			return StepFailed, ctx.Err()
 		case err := <-rounds:
-			if health.add(err) {
-				return m.turnedBad(ctx, began, fmt.Sprintf("%s (%d times in a row)", m.errText(err), health.failures))
-			}
-		case <-facts.C:
-			f, err := m.facts(ctx)
-			if err != nil {
-				// A silent bus is no evidence against the release, and none
-				// for it: without facts there is no good verdict.
-				m.trouble(ctx, journal.StepFailed, err)
+			if !health.add(err) {
 				continue
 			}
-			switch op, why := m.judgeFacts(f); op {
-			case turnedBad:
-				m.record.Down = f.ActiveState == "inactive"
-				return m.turnedBad(ctx, began, why)
-			case nobodysFault:
-				// Or a socket did, after a failure that passed between two looks.
-				// A person may have restarted one that ended badly, so it is undone
-				// without a verdict on the release.
-				if now := m.failures(ctx); now != "" && now != m.record.Failures {
-					m.record.Unproven = true
-					return m.turnedBad(ctx, began, "the unit failed, and was started anew")
-				}
-				m.unjudged(ctx, why)
-				return OperatorActed, nil
+			// Why there is no answer the unit may know better: it ended, or it
+			// was stopped.
+			sick = fmt.Sprintf("%s (%d times in a row)", m.errText(err), health.failures)
+		case <-facts.C:
+		}
+		f, err := m.facts(ctx)
+		switch {
+		case err != nil && sick != "":
+			return m.turnedBad(ctx, began, sick)
+		case err != nil:
+			// A silent bus is no evidence against the release, and none
+			// for it: without facts there is no good verdict.
+			m.trouble(ctx, journal.StepFailed, err)
+			continue
+		}
+		switch op, why := m.judgeFacts(f); {
+		case op == turnedBad:
+			m.record.Down = f.ActiveState == "inactive"
+			return m.turnedBad(ctx, began, why)
+		case op == nobodysFault:
+			// Or a socket did, after a failure that passed between two looks.
+			// A person may have restarted one that ended badly, so it is undone
+			// without a verdict on the release.
+			if now := m.failures(ctx); now != "" && now != m.record.Failures {
+				m.record.Unproven = true
+				return m.turnedBad(ctx, began, "the unit failed, and was started anew")
 			}
-			if m.base.Watch != f.Watch {
-				m.base = f // from here on we see who acts
-			}
-			if m.stopped(ctx) {
-				return m.turnedBad(ctx, began, WantedUndone)
-			}
-			if !time.Now().Before(end) && health.good() {
-				m.emit(ctx, journal.ReleaseConfirmed, slog.Duration("took", time.Since(began)), slog.String("result", string(VerdictGood)))
-				m.finish(ctx, VerdictGood, "")
-				return ReleaseProved, nil
-			}
+			m.unjudged(ctx, why)
+			return OperatorActed, nil
+		case sick != "":
+			return m.turnedBad(ctx, began, sick)
+		case m.stopped(ctx):
+			return m.turnedBad(ctx, began, WantedUndone)
+		}
+		if m.base.Watch != f.Watch {
+			m.base = f // from here on we see who acts
+		}
+		if !time.Now().Before(end) && health.good() {
+			m.emit(ctx, journal.ReleaseConfirmed, slog.Duration("took", time.Since(began)), slog.String("result", string(VerdictGood)))
+			m.finish(ctx, VerdictGood, "")
+			return ReleaseProved, nil
 		}
 	}
 }
@@ -129,7 +137,7 @@ func (m *machine) judgeFacts(f systemd.Facts) (opinion, string) {
 		return turnedBad, "it failed, and was started anew"
 	case f.ActiveState == "inactive" && f.Result != "success":
 		return turnedBad, "it ended: " + ending(f)
-	case f.ActiveState == "inactive" && f.Undisturbed(m.base, 0) && len(f.TriggeredBy) == 0:
+	case leftDown(f), f.ActiveState == "inactive" && f.Undisturbed(m.base, 0) && len(f.TriggeredBy) == 0:
 		// With a socket it may have been idle; without, nothing would start
 		// it again.
 		return turnedBad, "it ended by itself: " + ending(f)

@@ -45,6 +45,23 @@ func (w *world) saysTimes(want int, line string) {
 	}
 }
 
+// probedBy has the target probed more often than systemd is asked, by a command
+// that succeeds until fail is called.
+func (w *world) probedBy() (fail func()) {
+	w.t.Helper()
+	up := filepath.Join(w.state, "up")
+	if err := os.WriteFile(up, nil, 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	w.target.Confirm.Probes = []Probe{{Kind: ProbeExec, Command: []string{"test", "-e", up}}}
+	w.target.Confirm.ProbeInterval, w.target.Confirm.ProbeFailuresMax = factsInterval/20, 1
+	return func() {
+		if err := os.Remove(up); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
 func TestUpgrades(t *testing.T) {
 	for name, f := range map[string]func(*testing.T, *world){
 		"first install of a stopped unit": func(t *testing.T, w *world) {
@@ -222,6 +239,33 @@ func TestUpgrades(t *testing.T) {
 				t.Errorf("serving %q", w.unit.serving())
 			}
 		},
+		"an end in the window that probes notice first": func(t *testing.T, w *world) {
+			w.unit.plain()
+			old := w.running("1.0")
+			fail := w.probedBy()
+			w.start()
+			w.publish("1.1", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			w.unit.exit()
+			fail()
+			w.settles(old, VerdictRolledBack)
+			if w.unit.serving() != old {
+				t.Errorf("serving %q after %q", w.unit.serving(), w.unit.story())
+			}
+		},
+		"a stop in the window that probes notice first": func(t *testing.T, w *world) {
+			w.unit.plain()
+			w.running("1.0")
+			fail := w.probedBy()
+			w.start()
+			name := w.publish("1.1", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			w.unit.stopByHand()
+			fail()
+			if st := w.settles(name, VerdictInconclusive); len(st.KnownBad) != 0 || w.unit.serving() != "" {
+				t.Errorf("got %+v, serving %q", st, w.unit.serving())
+			}
+		},
 		"an idle exit in the window": func(t *testing.T, w *world) {
 			w.unit.plain()
 			w.unit.facts.TriggeredBy = []string{"app.socket"}
@@ -361,7 +405,7 @@ func TestUpgrades(t *testing.T) {
 			w.unit.crash(false)
 			w.unit.startByHand()
 			w.unit.set(func() { w.unit.facts.Watch++ }) // the bus was away
-			w.settles(name, VerdictGood) // there, back, and there again
+			w.settles(name, VerdictGood)                // there, back, and there again
 			w.says("the unit failed, and was started anew", "rolled back")
 			if n := w.unit.count("reload"); n != 3 {
 				t.Errorf("%d handovers, want 3: %q", n, w.unit.story())

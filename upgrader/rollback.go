@@ -90,7 +90,7 @@ func (m *machine) moveBack(ctx context.Context, back store.Release) (Event, erro
 	if serves(before, back.Name) {
 		return RolledBack, nil
 	}
-	if before.ActiveState == "inactive" && before.Result == "success" && !m.record.Down {
+	if before.ActiveState == "inactive" && before.Result == "success" && !m.record.Down && !leftDown(before) {
 		return OperatorActed, nil // stopped by hand; its next start is good
 	}
 	if before.Running() && m.record.Swap == SwapHandover {
@@ -104,7 +104,7 @@ func (m *machine) moveBack(ctx context.Context, back store.Release) (Event, erro
 		return "", err
 	case f.Running() && f.InvocationID != before.InvocationID:
 		return RolledBack, nil
-	case f.ActiveState == "inactive" && f.Result == "success":
+	case f.ActiveState == "inactive" && f.Result == "success" && !leftDown(f):
 		return OperatorActed, nil
 	}
 	return "", stuck("restart %s for release %s: job is %q, %s", m.target.Unit, back, result, ending(f))

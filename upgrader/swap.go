@@ -396,7 +396,7 @@ func (m *machine) restart(ctx context.Context, before systemd.Facts, to store.Re
 			why = fmt.Sprintf("the job is %q, and the unit is being started again already", result)
 		}
 		return m.turnedBad(ctx, began, "it does not start: "+why)
-	case f.ActiveState == "inactive" && f.Undisturbed(before, 1):
+	case f.ActiveState == "inactive" && (f.Undisturbed(before, 1) || leftDown(f) && f.InvocationID != before.InvocationID):
 		m.record.Down = true
 		return m.turnedBad(ctx, began, "it ended at once: "+ending(f))
 	}

@@ -87,6 +87,18 @@ func crashed(f systemd.Facts) bool {
 	return f.ActiveState == "failed" || restarting(f)
 }
 
+// leftDown reports a unit that ended by itself, as if all was well, and that
+// nothing would start again.
+func leftDown(f systemd.Facts) bool {
+	return f.ActiveState == "inactive" && f.EndedItself && len(f.TriggeredBy) == 0
+}
+
+// forgotten reports a unit that does not run, and of which systemd does not know
+// why, as nothing refers to it.
+func forgotten(f systemd.Facts) bool {
+	return f.ActiveState == "inactive" && f.InvocationID == "" && len(f.TriggeredBy) == 0
+}
+
 // restarting reports a unit that waits for RestartSec= to pass.
 func restarting(f systemd.Facts) bool {
 	return f.SubState == "auto-restart" || f.SubState == "auto-restart-queued"

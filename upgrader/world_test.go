@@ -323,6 +323,8 @@ type fakeUnit struct {
 	during func(verb string)
 	// deny answers Facts with an error.
 	deny error
+	// forgets is true of a unit that nothing refers to.
+	forgets bool
 	// lose answers a job with ResultUnknown.
 	lose bool
 }
@@ -399,14 +401,17 @@ func (u *fakeUnit) begin(release string) {
 	u.facts.InvocationID = fmt.Sprintf("%032x", u.invocation)
 	u.facts.MainPID = uint32(1000 + u.invocation)
 	u.facts.ActiveState, u.facts.SubState, u.facts.Result = "active", "running", "success"
-	u.facts.ExecMainCode = 0
+	u.facts.ExecMainCode, u.facts.EndedItself = 0, false
 	u.serve(release)
 }
 
 func (u *fakeUnit) end(state, sub, result string) {
 	u.facts.ActiveState, u.facts.SubState, u.facts.Result = state, sub, result
 	u.facts.MainPID, u.facts.StatusText, u.facts.ExecMainCode = 0, "", 1
-	u.runs = ""
+	u.runs, u.facts.EndedItself = "", true
+	if u.forgets && state == "inactive" {
+		u.facts.InvocationID, u.facts.EndedItself, u.facts.ExecMainCode = "", false, 0
+	}
 	u.facts.ExecMainStatus = 1
 	if result == "success" {
 		u.facts.ExecMainStatus = 0
@@ -425,6 +430,7 @@ func (u *fakeUnit) stopByHand() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.end("inactive", "dead", "success")
+	u.facts.EndedItself = false
 	u.facts.JobsEnded++
 }
 
