@@ -23,6 +23,7 @@
 //	              ReleaseServed        ─▶ confirming
 //	              RollbackInterrupted  ─▶ rolling-back
 //	              UpgradeAbandoned     ─▶ rolling-back
+//	              ReleaseBroke         ─▶ rolling-back
 //	              StepFailed           ─▶ recovering
 //	idle          NothingNew           ─▶ idle
 //	              LookFailed           ─▶ idle

@@ -189,6 +189,8 @@ func scenarios() []scenario {
 		}
 	}
 	plain := func(w *world) { w.unit.plain() }
+	forgets := func(w *world) { w.unit.forgets = true }
+	leaves := func(w *world) { w.unit.behave["1.1"] = exitsAtOnce }
 	refuses := func(w *world) { w.unit.behave["1.1"] = neverReady }
 	both := func(fs ...func(*world)) func(*world) {
 		return func(w *world) {
@@ -203,6 +205,8 @@ func scenarios() []scenario {
 		{"handover, crash in the window", func(*world) {}, crashing, isBad},
 		{"restart", plain, nil, isGood},
 		{"restart fails", both(plain, refuses), nil, isBad},
+		{"restart, ends at once", both(plain, leaves), nil, isBad},
+		{"restart, ends at once, forgotten", both(plain, leaves, forgets), nil, isBad},
 		{"restart, crash in the window", plain, crashing, isBad},
 	}
 }

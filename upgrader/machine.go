@@ -81,6 +81,7 @@ func transitions() []transition {
 		{Recovering, ReleaseServed, Confirming},
 		{Recovering, RollbackInterrupted, RollingBack},
 		{Recovering, UpgradeAbandoned, RollingBack},
+		{Recovering, ReleaseBroke, RollingBack},
 		{Recovering, StepFailed, Recovering},
 
 		{Idle, NothingNew, Idle},

@@ -8,6 +8,7 @@ import (
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/store/reason"
+	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
 
 // recover is the step of Recovering. The record says what was about to be
@@ -138,15 +139,17 @@ func (m *machine) recoverSwap(ctx context.Context) (Event, error) {
 	if err != nil {
 		return StepFailed, err // only systemd knows; ask again
 	}
+	restarted := m.record.Swap == SwapRestart && has && current == to
+	anew := f.InvocationID != m.record.Invocation
 	switch {
 	case f.Running() && serves(f, to.Name):
 		if event, err := m.tookOver(f, to); err != nil {
 			return event, err
 		}
-	case m.record.Swap == SwapRestart && f.Running() && has && current == to && f.InvocationID != m.record.Invocation:
+	case restarted && anew && f.Running():
 		m.base = f
-	case m.guard != nil && m.record.Swap == SwapRestart && has && current == to && crashed(f):
-		return m.abandoned(ctx) // else nobody would start it again
+	case restarted && anew && (crashed(f) || leftDown(f) || forgotten(f)), restarted && m.guard != nil && crashed(f):
+		return m.fell(ctx, f, anew) // else nobody would start it again
 	default:
 		if err := m.revert(); err != nil {
 			return StepFailed, err
@@ -159,6 +162,22 @@ func (m *machine) recoverSwap(ctx context.Context) (Event, error) {
 	}
 	m.resume(ctx, "it serves, the watch begins")
 	return ReleaseServed, nil
+}
+
+// fell goes back from a release that ended in the middle of a restart which
+// nobody watched. Where it may not have been the one that ran, or somebody may
+// have stopped it, that is no verdict on it.
+func (m *machine) fell(ctx context.Context, f systemd.Facts, anew bool) (Event, error) {
+	r := &m.record
+	r.Down, r.Unproven = f.ActiveState == "inactive", !anew || forgotten(f)
+	why := "it ended in the restart: " + ending(f)
+	if m.guard == nil {
+		m.resume(ctx, "it ended, the release before it comes back")
+		return m.turnedBad(ctx, r.Since, why)
+	}
+	r.Reason = why
+	m.emit(ctx, journal.UpgradeAbandoned, slog.String("reason", why))
+	return UpgradeAbandoned, nil
 }
 
 // swapAgain begins the swap anew, if the release is still there.
