@@ -28,10 +28,8 @@ const (
 
 var traffic = load.Options{Address: address, Rate: 500, Kept: 8}
 
-// follow writes hello.upgrade and starts the daemon and the service, which
-// then waits for its first release.
-func follow(t *testing.T, m *kit.Machine, source *kit.Source, path, more string) {
-	t.Helper()
+// configure writes hello.upgrade for a unit.
+func configure(m *kit.Machine, unit string, source *kit.Source, path, more string) {
 	m.Write("/etc/upgraderd/hello.upgrade", fmt.Sprintf(`[Upgrade]
 Unit=%s
 [Source]
@@ -45,6 +43,13 @@ ProbeIntervalSec=100ms
 Probe=http://%s/healthz
 %s
 `, unit, path, source.Key, address, more))
+}
+
+// follow writes hello.upgrade and starts the daemon and the service, which
+// then waits for its first release.
+func follow(t *testing.T, m *kit.Machine, source *kit.Source, path, more string) {
+	t.Helper()
+	configure(m, unit, source, path, more)
 	m.Write("/etc/systemd/system/live@hello.socket.d/address.conf", "[Socket]\nListenStream="+address+"\n")
 	m.Write("/etc/systemd/system/live@hello.service.d/fast.conf",
 		"[Service]\nExecStart=\nExecStart=/usr/bin/upgraderd supervise --root=%S/upgraderd/%i --start-timeout=2s -- bin/%i\n")
