@@ -5,24 +5,32 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader/config"
 	"github.com/upgraderd/upgraderd/upgrader/unitlint"
 )
 
 func verifyCommand() *cobra.Command {
 	root := "/"
+	var source fetcher.Options
 	cmd := &cobra.Command{
-		Use:   "verify [TARGET|FILE.upgrade...]",
-		Short: "Check .upgrade files and their units, all or those named",
+		Use:   "verify [TARGET|FILE.upgrade...] | verify URL|DIR [--key=KEY...] [--pattern=PATTERN...]",
+		Short: "Check .upgrade files and their units, or what a source offers",
 		Long: `Read .upgrade files as the daemon would, and the unit of each that is in order,
 with its sockets, as systemd would. Print what is wrong with them: in a unit,
 what would lose connections or keep a bad release. Each has its file, line and
 what to do; docs/unit-checks.md explains the codes of units.
 
+With a URL or a directory, say what a host that trusts these keys would make of
+it: who signed, which release it would take, and whether that arrives whole.
+
 Exit status 1 if any could not be used. What works, but not as well as it could,
 is a warning.`,
-		Example: "  upgraderd verify\n  upgraderd verify ./app.upgrade\n  upgraderd verify --root=/mnt/image",
+		Example: "  upgraderd verify\n  upgraderd verify ./app.upgrade\n  upgraderd verify --root=/mnt/image\n  upgraderd verify https://example.org/app --key=release.pub --pattern=app_@v",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && isSource(args[0]) {
+				return verifySource(cmd.Context(), cmd.OutOrStdout(), args[0], source)
+			}
 			targets, ds := config.Lint(root, args...)
 			ds = append(ds, unitlint.Check(root, targets...)...)
 			if err := ds.Print(cmd.OutOrStdout()); err != nil {
@@ -35,6 +43,9 @@ is a warning.`,
 		},
 	}
 	cmd.Flags().StringVar(&root, "root", root, "read configuration and units below this `directory`")
+	cmd.Flags().StringArrayVar(&source.Keys, "key", nil, "a `key` or an absolute file of one that hosts trust, as Key=")
+	cmd.Flags().StringArrayVar(&source.Patterns, "pattern", nil, "which files are releases, as MatchPattern=")
+	cmd.Flags().StringVar(&source.CAFile, "ca-file", "", "trust the PEM certificates in this absolute `file`, too, as CAFile=")
 	return cmd
 }
 
