@@ -19,7 +19,8 @@ func verifyCommand() *cobra.Command {
 		Long: `Read .upgrade files as the daemon would, and the unit of each that is in order,
 with its sockets, as systemd would. Print what is wrong with them: in a unit,
 what would lose connections or keep a bad release. Each has its file, line and
-what to do; docs/unit-checks.md explains the codes of units.
+what to do; docs/unit-checks.md explains the codes of units. Then read the
+releases on disk, and tell which are not what was installed.
 
 With a URL or a directory, say what a host that trusts these keys would make of
 it: who signed, which release it would take, and whether that arrives whole.
@@ -33,6 +34,7 @@ is a warning.`,
 			}
 			targets, ds := config.Lint(root, args...)
 			ds = append(ds, unitlint.Check(root, targets...)...)
+			ds = append(ds, verifyStores(cmd.Context(), root, targets)...)
 			if err := ds.Print(cmd.OutOrStdout()); err != nil {
 				return err
 			}
