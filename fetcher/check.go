@@ -47,8 +47,9 @@ type Listing struct {
 	// Unchanged tells that the source is as it was at the last Check that
 	// succeeded. Candidates are given all the same.
 	Unchanged bool
-	// KeyID is the key that signed, as minisign prints it. Empty: unsigned.
-	KeyID string
+	// Signers are the keys that signed, as their tools print them: as many as
+	// had to sign. Empty: unsigned.
+	Signers []string
 	// Until is when the manifest stops to count, by its own words. Zero: never.
 	Until time.Time
 }
@@ -64,11 +65,12 @@ func (l Listing) Newest() (Candidate, bool) {
 // cache is what the last successful Check saw. With it the next one asks only
 // for what changed.
 type cache struct {
-	manifest, signature         []byte
-	manifestMark, signatureMark source.Mark
-	state                       source.Mark // of a source listed without manifest
-	listing                     Listing
-	filled                      bool
+	manifest     []byte
+	manifestMark source.Mark
+	signatures   map[string]signed // by file name
+	state        source.Mark       // of a source listed without manifest
+	listing      Listing
+	filled       bool
 }
 
 const (
@@ -106,7 +108,7 @@ func (f *Fetcher) check(ctx context.Context, state source.Mark) (Listing, error)
 		old = cache{}
 	}
 	now, err := f.look(ctx, old, state)
-	if code := fault.CodeOf(err); code == fault.SigBad || code == fault.SigMissing {
+	if code := fault.CodeOf(err); code == fault.SigBad || code == fault.SigMissing || code == fault.SigThreshold {
 		// Perhaps caught between two steps of publishing.
 		if err := sleep(ctx, secondLook); err != nil {
 			return Listing{}, err
@@ -143,21 +145,23 @@ func (f *Fetcher) look(ctx context.Context, old cache, state source.Mark) (cache
 		return cache{}, err
 	}
 	now.state = ""
-	signatureSame := true
+	if looksLikeWebPage(now.manifest) {
+		return cache{}, webPage(manifestName)
+	}
+	var signers []string
+	signaturesSame := true
 	if !f.Unsigned() {
-		signatureSame, err = f.readInto(ctx, signatureName, signatureMax, &now.signature, &now.signatureMark)
-		if isMissing(err) {
-			return cache{}, fault.New(fault.SigMissing, errors.New("no "+signatureName), "sign the manifest: minisign -S -m "+manifestName)
-		}
+		signers, now.signatures, signaturesSame, err = f.verify(ctx, now.manifest, old.signatures)
 		if err != nil {
 			return cache{}, err
 		}
 	}
-	if manifestSame && signatureSame && old.filled {
-		now.listing.Unchanged = true
+	if manifestSame && signaturesSame && old.filled {
+		now.listing.Unchanged, now.listing.Signers = true, signers
 		return now, nil
 	}
-	now.listing, err = f.judge(now.manifest, now.signature)
+	now.listing, err = f.read(now.manifest)
+	now.listing.Signers = signers
 	return now, err
 }
 
@@ -175,19 +179,9 @@ func (f *Fetcher) readInto(ctx context.Context, name string, max int64, raw *[]b
 	return false, nil
 }
 
-// judge trusts the manifest or not, and only then reads it.
-func (f *Fetcher) judge(manifest, signature []byte) (Listing, error) {
-	if looksLikeWebPage(manifest) {
-		return Listing{}, webPage(manifestName)
-	}
+// read lists what a manifest names. Whoever calls it has it verified.
+func (f *Fetcher) read(manifest []byte) (Listing, error) {
 	var listing Listing
-	if !f.Unsigned() {
-		key, err := f.keys.verify(manifest, signature)
-		if err != nil {
-			return Listing{}, err
-		}
-		listing.KeyID = keyID(key.ID())
-	}
 	m, err := parseManifest(manifest)
 	if err != nil {
 		return Listing{}, err

@@ -34,7 +34,7 @@ func TestNewRefuses(t *testing.T) {
 		code   fault.Code
 	}{
 		{"no keys", func(o *Options) { o.Keys = nil }, fault.ConfigTrust},
-		{"no keys, minisign said", func(o *Options) { o.Keys, o.Verify = nil, VerifyMinisign }, fault.ConfigTrust},
+		{"no keys, signed said", func(o *Options) { o.Keys, o.Verify = nil, VerifySigned }, fault.ConfigTrust},
 		{"keys, but Verify=no", func(o *Options) { o.Verify = VerifyNo }, fault.ConfigTrust},
 		{"unknown verification", func(o *Options) { o.Verify = "none" }, fault.ConfigTrust},
 		{"broken key", func(o *Options) { o.Keys = []string{"RWxx"} }, fault.ConfigTrust},
@@ -183,7 +183,7 @@ func TestCheckAsksOnlyForChanges(t *testing.T) {
 	if got, want := server.asked(), []string{"/SHA256SUMS  304", "/SHA256SUMS.minisig  304"}; !slices.Equal(got, want) {
 		t.Errorf("asked %q, want %q", got, want)
 	}
-	if !again.Unchanged || !slices.Equal(again.Candidates, first.Candidates) || again.KeyID != first.KeyID {
+	if !again.Unchanged || !slices.Equal(again.Candidates, first.Candidates) || !slices.Equal(again.Signers, first.Signers) {
 		t.Errorf("second listing %+v, first %+v", again, first)
 	}
 	again.Candidates[0].Version = "9"
@@ -222,7 +222,7 @@ func TestCheckOrder(t *testing.T) {
 // TestCheckMissingDirectory names the directory, not the manifest.
 func TestCheckMissingDirectory(t *testing.T) {
 	s := newShop(t)
-	for _, verify := range []Verify{VerifyMinisign, VerifyNo} {
+	for _, verify := range []Verify{VerifySigned, VerifyNo} {
 		o := s.options()
 		o.Path = filepath.Join(s.dir, "none")
 		if o.Verify = verify; verify == VerifyNo {

@@ -2,13 +2,13 @@
 // *Verified is a file on this disk whose bytes have the SHA-256 that a trusted
 // key signed, and there is no other way to get one.
 //
-//	source ── SHA256SUMS, SHA256SUMS.minisig ──▶ Check ──▶ Listing
+//	source ── SHA256SUMS, its signatures ──▶ Check ──▶ Listing
 //	source ── app_1.4.2.zst ──▶ Fetch: read ∥ hash ∥ write ──▶ Verified
 //
 // A source is a directory, local or mounted, or an http(s) URL of one, as
 // systemd-sysupdate publishes it: files whose names hold their version, and
-// SHA256SUMS beside them. minisign's signature is checked over the raw bytes of
-// SHA256SUMS before they are parsed.
+// SHA256SUMS beside them. Package signature says who signed the raw bytes of
+// SHA256SUMS, before they are parsed.
 //
 // With Verify=no the source is believed. Digests then guard against damage
 // only, and every error and log line says "unsigned".

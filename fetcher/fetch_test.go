@@ -52,7 +52,7 @@ func TestFollow(t *testing.T) {
 			}
 
 			listing := mustCheck(t, f)
-			if len(listing.Candidates) != 2 || listing.Unchanged || (listing.KeyID == "") != c.unsigned {
+			if len(listing.Candidates) != 2 || listing.Unchanged || (len(listing.Signers) == 0) != c.unsigned {
 				t.Fatalf("listing %+v", listing)
 			}
 			candidate := listing.Candidates[0]

@@ -11,6 +11,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source"
+	"github.com/upgraderd/upgraderd/fetcher/signature"
 )
 
 const (
@@ -27,7 +28,7 @@ type Fetcher struct {
 	log      *slog.Logger
 	source   source.Source
 	patterns []Pattern
-	keys     keyring // empty with VerifyNo
+	ring     *signature.Ring // nil with VerifyNo
 
 	mu     sync.Mutex
 	cache  cache
@@ -62,21 +63,24 @@ func (f *Fetcher) configure() (source.Source, error) {
 		return bad("", "the target has no name")
 	}
 	if o.Verify == "" {
-		o.Verify = VerifyMinisign
+		o.Verify = VerifySigned
 	}
 	switch o.Verify {
 	case VerifyNo:
 		if len(o.Keys) > 0 {
-			return nil, fault.New(fault.ConfigTrust, errors.New("keys are given, but Verify=no does not ask for a signature"), "remove Key=, or set Verify=minisign")
+			return nil, fault.New(fault.ConfigTrust, errors.New("keys are given, but Verify=no does not ask for a signature"), "remove Key=, or Verify=no")
 		}
-	case VerifyMinisign:
-		keys, err := loadKeys(o.Keys)
+	case VerifySigned:
+		if o.Threshold == 0 {
+			o.Threshold = 1
+		}
+		ring, err := loadRing(*o)
 		if err != nil {
 			return nil, err
 		}
-		f.keys = keys
+		f.ring = ring
 	default:
-		return nil, fault.New(fault.ConfigTrust, fmt.Errorf("verification %q is unknown", o.Verify), "Verify= takes minisign or no")
+		return nil, fault.New(fault.ConfigTrust, fmt.Errorf("verification %q is unknown", o.Verify), "Verify= takes signed or no")
 	}
 	if len(o.Patterns) == 0 {
 		return bad("set MatchPattern=, e.g. app_@v.zst", "no pattern tells which files are releases")

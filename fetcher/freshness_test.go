@@ -12,7 +12,7 @@ import (
 // TestManifestExpires keeps showing one valid manifest, as somebody would who
 // hides newer ones.
 func TestManifestExpires(t *testing.T) {
-	for _, verify := range []Verify{VerifyMinisign, VerifyNo} {
+	for _, verify := range []Verify{VerifySigned, VerifyNo} {
 		synctest.Test(t, func(t *testing.T) { // begins at midnight, 2000-01-01
 			s := newShop(t)
 			s.files["BEST-BEFORE-2000-02-01"] = nil

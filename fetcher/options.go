@@ -6,9 +6,9 @@ import "time"
 type Verify string
 
 const (
-	// VerifyMinisign demands a minisign signature (SHA256SUMS.minisig) over
-	// the raw bytes of SHA256SUMS by one of the trusted keys.
-	VerifyMinisign Verify = "minisign"
+	// VerifySigned demands signatures of the raw bytes of SHA256SUMS by
+	// trusted keys, of the kind that the keys are: minisign, OpenPGP or SSH.
+	VerifySigned Verify = "signed"
 	// VerifyNo accepts what the source says. Digests still guard against
 	// damage in transit, not against whoever controls the source.
 	VerifyNo Verify = "no"
@@ -24,11 +24,17 @@ type Options struct {
 	// Patterns select files of the source and tell their version; the first
 	// that matches counts. Required. See ParsePattern.
 	Patterns []string
-	// Verify defaults to VerifyMinisign.
+	// Verify defaults to VerifySigned.
 	Verify Verify
-	// Keys are trusted minisign public keys, each the base64 line itself or
-	// the absolute name of a file that holds one. Required unless VerifyNo.
+	// Keys are trusted public keys: each entry is one line of minisign or
+	// SSH, or the absolute name of a file of keys, see signature.Parse.
+	// Required unless VerifyNo.
 	Keys []string
+	// RevokedKeys are written like Keys and never trusted, in whatever
+	// spelling they stand among them.
+	RevokedKeys []string
+	// Threshold is how many of the keys must have signed. Default 1.
+	Threshold int
 	// CAFile holds PEM certificates trusted for https beside the system's.
 	CAFile string
 	// PollInterval is the time between two looks at a source that cannot

@@ -25,6 +25,8 @@ import (
 	"github.com/upgraderd/upgraderd/fetcher/fault"
 )
 
+const signatureName = manifestName + ".minisig"
+
 // shop publishes releases in a directory, signed, as a release script does.
 type shop struct {
 	t       *testing.T

@@ -2,185 +2,146 @@ package fetcher
 
 import (
 	"bytes"
-	"encoding/base64"
-	"encoding/hex"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
+	"time"
 
-	"aead.dev/minisign"
 	"golang.org/x/sys/unix"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source"
+	"github.com/upgraderd/upgraderd/fetcher/signature"
 )
 
-const (
-	signatureName = manifestName + ".minisig"
-	// signatureMax leaves room for minisign's longest comments (8 KiB each).
-	signatureMax = 32 << 10
-	keyFileMax   = 4 << 10
-)
+// signatureMax leaves room for minisign's longest comments (8 KiB each), and for
+// dozens of the other signatures.
+const signatureMax = 64 << 10
 
-// keyring holds the keys that may sign manifests. It is never empty.
-type keyring struct {
-	keys []minisign.PublicKey
+// loadRing reads Key= and RevokedKey=.
+func loadRing(o Options) (*signature.Ring, error) {
+	keys, err := loadKeys(o.Keys)
+	if err != nil {
+		return nil, err
+	}
+	revoked, err := loadKeys(o.RevokedKeys)
+	if err != nil {
+		return nil, err
+	}
+	return signature.New(keys, revoked, o.Threshold)
 }
 
-// loadKeys reads Key= entries: the base64 line of a minisign public key, or
-// the absolute name of a file that holds one.
-func loadKeys(entries []string) (keyring, error) {
-	var ring keyring
+// loadKeys reads entries: public keys themselves, or absolute names of files that
+// hold some.
+func loadKeys(entries []string) ([]signature.Key, error) {
+	var keys []signature.Key
 	for _, entry := range entries {
-		text, origin := entry, fmt.Sprintf("key %.12q…", entry)
+		text, origin := []byte(entry), fmt.Sprintf("key %.12q…", entry)
 		if filepath.IsAbs(entry) {
 			raw, err := readKeyFile(entry)
 			if err != nil {
-				return keyring{}, fault.New(fault.ConfigTrust, fmt.Errorf("read key %s: %w", entry, err), "name a file that only root can write and that holds one minisign public key")
+				return nil, fault.New(fault.ConfigTrust, fmt.Errorf("read key %s: %w", entry, err), "name a file that only root can write and that holds public keys")
 			}
 			text, origin = raw, "key file "+entry
 		}
-		key, err := parseKey(text)
+		more, err := signature.Parse(text)
 		if err != nil {
-			return keyring{}, fault.New(fault.ConfigTrust, fmt.Errorf("%s: %w", origin, err), "Key= takes the second line of a minisign .pub file, or its absolute file name")
+			var known *Error
+			if errors.As(err, &known) {
+				return nil, fault.New(known.Code, fmt.Errorf("%s %w", origin, known.Err), known.Hint)
+			}
+			return nil, err
 		}
-		ring.add(key)
+		keys = append(keys, more...)
 	}
-	if len(ring.keys) == 0 {
-		return keyring{}, fault.New(fault.ConfigTrust, errors.New("no trusted key"), "set Key=, or Verify=no for a source that needs no signature")
-	}
-	return ring, nil
-}
-
-func (r *keyring) add(key minisign.PublicKey) {
-	for _, k := range r.keys {
-		if k.Equal(key) {
-			return
-		}
-	}
-	r.keys = append(r.keys, key)
+	return keys, nil
 }
 
 // readKeyFile refuses a file that somebody else could have changed.
-func readKeyFile(name string) (string, error) {
+func readKeyFile(name string) ([]byte, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer f.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return "", err
+		return nil, err
 	}
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return "", errors.New("not a regular file")
+		return nil, errors.New("not a regular file")
 	case st.Mode&0o022 != 0:
-		return "", fmt.Errorf("mode %04o: others can write it", st.Mode&0o7777)
+		return nil, fmt.Errorf("mode %04o: others can write it", st.Mode&0o7777)
 	case st.Uid != 0 && st.Uid != uint32(os.Geteuid()):
-		return "", fmt.Errorf("owned by user %d, want root or the daemon's own user", st.Uid)
+		return nil, fmt.Errorf("owned by user %d, want root or the daemon's own user", st.Uid)
 	}
-	raw, err := io.ReadAll(io.LimitReader(f, keyFileMax+1))
+	raw, err := io.ReadAll(io.LimitReader(f, signature.TextMax+1))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if len(raw) > keyFileMax {
-		return "", fmt.Errorf("more than %d bytes", keyFileMax)
+	if len(raw) > signature.TextMax {
+		return nil, fmt.Errorf("more than %d bytes", signature.TextMax)
 	}
-	return string(raw), nil
+	return raw, nil
 }
 
-// parseKey reads one key, with or without the comment line above it.
-func parseKey(text string) (minisign.PublicKey, error) {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	if len(lines) == 2 && strings.HasPrefix(lines[0], "untrusted comment:") {
-		lines = lines[1:]
-	}
-	line := strings.TrimSpace(lines[0])
-	if len(lines) != 1 || line == "" {
-		return minisign.PublicKey{}, errors.New("want exactly one minisign public key")
-	}
-	var key minisign.PublicKey
-	if err := key.UnmarshalText([]byte(line)); err != nil {
-		return minisign.PublicKey{}, errors.New("not a minisign public key")
-	}
-	if key.String() != line {
-		return minisign.PublicKey{}, errors.New("not spelt as minisign spells a public key")
-	}
-	raw, err := base64.StdEncoding.DecodeString(line)
-	if err != nil || len(raw) != 42 {
-		return minisign.PublicKey{}, errors.New("not a minisign public key")
-	}
-	if smallOrder(raw[10:]) {
-		return minisign.PublicKey{}, errors.New("a key that verifies forged signatures (a point of small order)")
-	}
-	return key, nil
+// signed is a signature file as it was last seen.
+type signed struct {
+	raw  []byte
+	mark source.Mark
 }
 
-// smallOrder tells an Ed25519 public key whose signatures anybody can make:
-// the eight points of the torsion group, and their other spellings. crypto/ed25519
-// verifies by RFC 8032 and does not refuse them.
-func smallOrder(key []byte) bool {
-	points := [...]string{
-		"0000000000000000000000000000000000000000000000000000000000000000", // y = 0, order 4
-		"0100000000000000000000000000000000000000000000000000000000000000", // y = 1, the identity
-		"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05", // order 8
-		"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a", // order 8
-		"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // y = p-1, order 2
-		"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // y = p, is 0
-		"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // y = p+1, is 1
-	}
-	y := bytes.Clone(key)
-	y[31] &= 0x7f // the sign of x
-	for _, point := range points {
-		if hex.EncodeToString(y) == point {
-			return true
+// verify tells who signed manifest, the bytes as they were received; what was
+// parsed from them plays no part. It asks for one signature file after the other
+// until enough of the trusted keys have signed, first for those that were there
+// the last time. It gives those that it read now, and whether they are as they
+// were. What has not changed is judged again all the same: a key may have
+// expired meanwhile.
+func (f *Fetcher) verify(ctx context.Context, manifest []byte, old map[string]signed) (signers []string, now map[string]signed, same bool, err error) {
+	files := f.ring.Files(manifestName)
+	slices.SortStableFunc(files, func(a, b string) int { return known(old, b) - known(old, a) })
+	count := f.ring.Count(manifestName, manifest, time.Now())
+	now = map[string]signed{}
+	for _, file := range files {
+		if count.Enough() {
+			break
 		}
-	}
-	return false
-}
-
-// verify tells which key signed raw. It looks at raw as it was received, never
-// at what was parsed from it.
-func (r keyring) verify(raw, signature []byte) (minisign.PublicKey, error) {
-	if len(bytes.TrimSpace(signature)) == 0 {
-		return minisign.PublicKey{}, fault.New(fault.SigMissing, errors.New(signatureName+" is empty"), "sign the manifest: minisign -S -m "+manifestName)
-	}
-	var s minisign.Signature
-	if err := s.UnmarshalText(signature); err != nil || !canonical(s, signature) {
-		if looksLikeWebPage(signature) {
-			return minisign.PublicKey{}, webPage(signatureName)
-		}
-		return minisign.PublicKey{}, fault.New(fault.SigSyntax, errors.New(signatureName+" is not a minisign signature"), "sign the manifest: minisign -S -m "+manifestName)
-	}
-	var known []string
-	for _, key := range r.keys {
-		if key.ID() != s.KeyID {
-			known = append(known, keyID(key.ID()))
+		s := old[file]
+		if _, err := f.readInto(ctx, file, signatureMax, &s.raw, &s.mark); err != nil {
+			switch fault.CodeOf(err) {
+			case fault.NotFound:
+			case fault.Denied, fault.MetaTooLarge:
+				// Some servers say 403 for what is not there.
+				count.Note(err)
+			default:
+				return nil, nil, false, err
+			}
 			continue
 		}
-		if minisign.Verify(key, raw, signature) {
-			return key, nil
+		if looksLikeWebPage(s.raw) {
+			count.Note(webPage(file))
+			continue
 		}
-		return minisign.PublicKey{}, fault.New(fault.SigBad, fmt.Errorf("%s is not the signature of this %s (key %s)", signatureName, manifestName, keyID(s.KeyID)),
-			"publish both together; if they do not match for long, somebody changed one")
+		count.Add(file, s.raw)
+		now[file] = s
 	}
-	return minisign.PublicKey{}, fault.New(fault.SigKey, fmt.Errorf("%s is signed by key %s, trusted is %s", manifestName, keyID(s.KeyID), strings.Join(known, ", ")),
-		"sign with a trusted key, or add the new one to Key=")
+	signers, err = count.Result()
+	same = maps.EqualFunc(now, old, func(a, b signed) bool { return bytes.Equal(a.raw, b.raw) })
+	return signers, now, same, err
 }
 
-// canonical refuses a second spelling of the same signature: spare bits in the
-// base64, line breaks inside it, text behind it.
-func canonical(s minisign.Signature, signature []byte) bool {
-	unix := bytes.ReplaceAll(signature, []byte("\r\n"), []byte("\n"))
-	return s.String() == string(bytes.TrimSuffix(unix, []byte("\n")))+"\n"
+func known(files map[string]signed, file string) int {
+	if _, ok := files[file]; ok {
+		return 1
+	}
+	return 0
 }
-
-// keyID spells a key's number as minisign prints it, and with the leading zeros
-// that minisign leaves out.
-func keyID(id uint64) string { return fmt.Sprintf("%016X", id) }
 
 // looksLikeWebPage tells the answer of a captive portal or an error page sent
 // with status 200. Neither a manifest nor a signature starts with "<".

@@ -62,7 +62,7 @@ func verifySource(ctx context.Context, w io.Writer, place string, o fetcher.Opti
 	if len(o.Keys) == 0 {
 		fmt.Fprintln(w, "signed by: not looked at; say whom hosts trust with --key=")
 	} else {
-		fmt.Fprintf(w, "signed by: %s\n", listing.KeyID)
+		fmt.Fprintf(w, "signed by: %s\n", strings.Join(listing.Signers, ", "))
 	}
 	if !listing.Until.IsZero() {
 		fmt.Fprintf(w, "counts until: %s\n", listing.Until.Format(time.DateOnly))

@@ -61,9 +61,14 @@ const (
 	MetaExpired   Code = "META_EXPIRED"    // SHA256SUMS is past its own last day
 	MetaUnlisted  Code = "META_UNLISTED"   // asked for what the last check did not list
 	SigMissing    Code = "SIG_MISSING"     // no signature, or an empty one
-	SigSyntax     Code = "SIG_SYNTAX"      // not a minisign signature
+	SigSyntax     Code = "SIG_SYNTAX"      // not a signature, or not one that is read
 	SigKey        Code = "SIG_KEY"         // signed by a key that is not trusted
 	SigBad        Code = "SIG_BAD"         // the signature is not of these bytes
+	SigRevoked    Code = "SIG_REVOKED"     // signed by a key that was revoked
+	SigExpired    Code = "SIG_EXPIRED"     // key or signature is not good at this time
+	SigWeak       Code = "SIG_WEAK"        // hash, algorithm or key can be forged, or was not meant to sign
+	SigNamespace  Code = "SIG_NAMESPACE"   // an SSH signature that was made for something else
+	SigThreshold  Code = "SIG_THRESHOLD"   // too few of the trusted keys have signed
 )
 
 // The artifact.

@@ -3,13 +3,11 @@ package config
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher"
-	"github.com/upgraderd/upgraderd/fetcher/fault"
+	"github.com/upgraderd/upgraderd/fetcher/signature"
 )
 
 // cross judges what no key can judge alone.
@@ -28,17 +26,21 @@ func (r *reading) crossTrust() {
 		r.report(r.where("Source", "Verify"), Diagnostic{
 			Code:    CodeTrust,
 			Message: "Verify=no over http:// lets anybody on the way choose what this host runs",
-			Hint:    "use https://, or sign SHA256SUMS with minisign and set Key=",
+			Hint:    "use https://, or sign SHA256SUMS and set Key=",
 		})
-	case src.Verify == fetcher.VerifyNo && named:
-		src.Keys = nil
-		r.report(r.where("Source", "Key"), Diagnostic{
-			Code: CodeTrust, Warning: true,
-			Message: "Key= has no effect: Verify=no asks for no signature",
-			Hint:    "remove Verify=no to have signatures checked",
-		})
-	case src.Verify == fetcher.VerifyMinisign && !named && !r.torn:
-		hint := "set Key= to the publisher's minisign public key, or to the file that holds it"
+	case src.Verify == fetcher.VerifyNo:
+		for _, name := range []string{"Key", "RevokedKey", "Threshold"} {
+			if len(r.given["Source."+name]) > 0 {
+				r.report(r.where("Source", name), Diagnostic{
+					Code: CodeTrust, Warning: true,
+					Message: name + "= has no effect: Verify=no asks for no signature",
+					Hint:    "remove Verify=no to have signatures checked",
+				})
+			}
+		}
+		src.Keys, src.RevokedKeys, src.Threshold = nil, nil, 0
+	case src.Verify == fetcher.VerifySigned && !named && !r.torn:
+		hint := "set Key= to the publisher's public key, or to the file that holds it"
 		if !plainHTTP {
 			hint += "; Verify=no trusts whoever controls the source"
 		}
@@ -47,6 +49,8 @@ func (r *reading) crossTrust() {
 			Message: "Key= is missing in [Source], so no release could be trusted",
 			Hint:    hint,
 		})
+	case r.ok() && !r.peek:
+		r.crossKeys()
 	}
 	if src.CAFile != "" && src.Path != "" && !strings.HasPrefix(strings.ToLower(src.Path), "https://") {
 		r.report(r.where("Source", "CAFile"), Diagnostic{
@@ -56,21 +60,31 @@ func (r *reading) crossTrust() {
 	}
 }
 
+// crossKeys looks at all keys together.
+func (r *reading) crossKeys() {
+	src := r.target.Source
+	_, err := signature.New(r.known.trusted, r.known.revoked, src.Threshold)
+	var no *fetcher.Error
+	if !errors.As(err, &no) {
+		return
+	}
+	at := r.where("Source", "Key")
+	if src.Threshold > 1 && len(r.known.trusted) > 0 && strings.Contains(no.Err.Error(), "Threshold=") {
+		at = r.where("Source", "Threshold")
+	}
+	r.report(at, Diagnostic{Code: CodeTrust, Message: oneLine(no.Err.Error()), Hint: oneLine(no.Hint)})
+}
+
 // crossFetcher asks the fetcher whether it would follow the source, so that
-// what is found whole here is not refused there. It gets the keys themselves and
-// the name by which this system knows the CA file, since the files it would
-// open belong to the tree.
+// what is found whole here is not refused there. It gets the name by which this
+// system knows the CA file, since the file it would open belongs to the tree, and
+// no keys, which have been judged.
 func (r *reading) crossFetcher() {
 	if !r.ok() || r.peek {
 		return // the first slip has been told; the fetcher could only repeat it
 	}
 	src := r.target.Source
-	src.Keys = nil
-	for _, id := range slices.Sorted(maps.Keys(r.trusted)) {
-		if src.Verify == fetcher.VerifyMinisign {
-			src.Keys = append(src.Keys, r.trusted[id].String())
-		}
-	}
+	src.Verify, src.Keys, src.RevokedKeys, src.Threshold = fetcher.VerifyNo, nil, nil, 0
 	if src.CAFile != "" {
 		if to, err := r.tree.follow(src.CAFile); err == nil {
 			src.CAFile = r.tree.real(to)
@@ -85,9 +99,6 @@ func (r *reading) crossFetcher() {
 	var known *fetcher.Error
 	if errors.As(err, &known) {
 		d.Message, d.Hint = oneLine(known.Err.Error()), oneLine(known.Hint)
-		if known.Code == fault.ConfigTrust {
-			at, d.Code = r.where("Source", "Key"), CodeTrust
-		}
 	}
 	r.report(at, d)
 }

@@ -8,7 +8,6 @@ import (
 	"runtime"
 	"strings"
 
-	"aead.dev/minisign"
 	"golang.org/x/sys/unix"
 
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
@@ -20,9 +19,8 @@ type scope struct {
 	tree tree
 	name string
 	// peek is set where files that a value names are not opened.
-	peek bool
-	// trusted are the keys named so far, by their id.
-	trusted map[uint64]minisign.PublicKey
+	peek  bool
+	known *known
 }
 
 // specifier is a letter that may follow a percent sign in a value.

@@ -24,6 +24,7 @@ import (
 const (
 	keyA = "RWQ6hEqFjLN+XxRQvXZno7WQYh8CvDZxVMG6iBPJsAJQRDfBjnMbD7c8"
 	keyB = "RWTZZy6Q47ixbhpZjZuVBBYJIz/84Q8vanLSmH/b0hy2ttRz64LV4cCV"
+	keyC = "RWT8JnJephfHUc+Ey6cXxgnum2RMjpGK32HCkPeeOQLAqS4jFX/58Bt2"
 )
 
 const small = `[Upgrade]
@@ -55,7 +56,7 @@ func TestLoadAll(t *testing.T) {
 			Swap: upgrader.SwapAuto, Program: "bin/app", CheckTimeout: 30 * time.Second, InstancesMax: 3,
 			Source: fetcher.Options{
 				Target: "app", Path: "https://example.org/app", Patterns: []string{"app_@v"},
-				Verify: fetcher.VerifyMinisign, Keys: []string{keyA},
+				Verify: fetcher.VerifySigned, Keys: []string{keyA}, Threshold: 1,
 				PollInterval: 15 * time.Minute, SizeMax: 1 << 30, StallTimeout: 30 * time.Second,
 			},
 			Confirm: upgrader.Confirm{
@@ -69,7 +70,7 @@ func TestLoadAll(t *testing.T) {
 			CheckTimeout: 90 * time.Second, InstancesMax: 5, MinVersion: "1.4~rc1",
 			Source: fetcher.Options{
 				Target: "big", Path: "/srv/big", Patterns: []string{"big_@v.tar.zst", "big_@v.tar.xz", "big_@v"},
-				Verify: fetcher.VerifyMinisign, Keys: []string{keyA, "/etc/upgraderd/big.pub"},
+				Verify: fetcher.VerifySigned, Keys: []string{keyA, "/etc/upgraderd/big.pub"}, Threshold: 1,
 				PollInterval: time.Hour, RandomizedDelay: 5 * time.Minute, SizeMax: 3 << 29, StallTimeout: 500 * time.Millisecond,
 			},
 			Confirm: upgrader.Confirm{
@@ -110,11 +111,13 @@ func TestEveryFieldHasAKey(t *testing.T) {
 			case k.Section != s:
 				continue
 			case k.Name == "Key":
-				value = keyA
+				value = keyA + " " + keyB + " " + keyC
+			case k.Name == "RevokedKey":
+				value = keyC
 			case k.Name == "CAFile":
 				value = "/etc/ca.pem"
 			case k.Name == "Verify":
-				value = "minisign"
+				value = "signed"
 			}
 			fmt.Fprintf(&text, "%s=%s\n", k.Name, value)
 		}
@@ -473,7 +476,7 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("unit %q", target.Unit)
 		case !filepath.IsLocal(target.Program):
 			t.Errorf("program %q", target.Program)
-		case src.Verify == fetcher.VerifyMinisign && len(src.Keys) == 0, src.Verify != fetcher.VerifyMinisign && src.Verify != fetcher.VerifyNo:
+		case src.Verify == fetcher.VerifySigned && len(src.Keys) == 0, src.Verify != fetcher.VerifySigned && src.Verify != fetcher.VerifyNo:
 			t.Errorf("trust %+v", src)
 		case src.Verify == fetcher.VerifyNo && strings.HasPrefix(strings.ToLower(src.Path), "http:"):
 			t.Errorf("unsigned over http: %q", src.Path)

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"aead.dev/minisign"
-
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
 )
@@ -53,7 +51,7 @@ type located struct {
 
 func newReading(t tree, name string) *reading {
 	return &reading{
-		scope:   scope{tree: t, name: name, trusted: map[uint64]minisign.PublicKey{}},
+		scope:   scope{tree: t, name: name, known: &known{}},
 		keys:    Keys(),
 		headers: map[string]origin{},
 		given:   map[string][]assignment{},

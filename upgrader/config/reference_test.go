@@ -37,6 +37,7 @@ func TestDocumentedFilesLoad(t *testing.T) {
 	} {
 		// The keys of the examples are files that a reader would have.
 		text = strings.ReplaceAll(text, "/etc/upgraderd/app.pub", keyA)
+		text = strings.ReplaceAll(text, "/etc/upgraderd/revoked.pub", keyC)
 		text = strings.Replace(text, "CAFile=", "X-CAFile=", 1)
 		if name == "sample" {
 			text = strings.Replace(text, "#Key=", "Key=", 1)
@@ -52,7 +53,7 @@ func TestHelp(t *testing.T) {
 	if ok, err := Help(&out, "unit", "Source.Verify="); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
-	if got := out.String(); !strings.HasPrefix(got, "[Upgrade] Unit=UNIT\n    The service") || !strings.Contains(got, "[Source] Verify=minisign|no\n") {
+	if got := out.String(); !strings.HasPrefix(got, "[Upgrade] Unit=UNIT\n    The service") || !strings.Contains(got, "[Source] Verify=signed|no\n") {
 		t.Errorf("got\n%s", got)
 	}
 	out.Reset()

@@ -3,6 +3,7 @@ package config
 import (
 	"time"
 
+	"github.com/upgraderd/upgraderd/fetcher/signature"
 	"github.com/upgraderd/upgraderd/upgrader"
 )
 
@@ -96,17 +97,27 @@ func Keys() []Key {
 			set: words(func(t *target) *[]string { return &t.Source.Patterns }, pattern),
 		},
 		{
-			Section: "Source", Name: "Verify", Value: "minisign|no", Default: "minisign", Example: "no",
-			Help: "What makes a list of releases trusted: with `minisign`, a signature of `SHA256SUMS` by one of the keys in `Key=`, found in " +
-				"`SHA256SUMS.minisig`. With `no` whoever controls the source decides what this host runs; every journal line of the target " +
-				"says so.",
+			Section: "Source", Name: "Verify", Value: "signed|no", Default: "signed", Example: "no",
+			Help: "What makes a list of releases trusted: `signed` wants signatures of `SHA256SUMS` by keys in `Key=`, and `yes` means the same. " +
+				"With `no` whoever controls the source decides what this host runs; every journal line of the target says so.",
 			set: setVerify,
 		},
 		{
 			Section: "Source", Name: "Key", Value: "KEY|FILE…", List: true, Example: "/etc/upgraderd/app.pub",
-			Help: "Trusted minisign public keys: the base64 line itself, or the absolute name of a file that holds one. Required unless " +
-				"`Verify=no`.",
-			set: addKeys,
+			Help: "Trusted public keys of minisign, OpenPGP or SSH: a key itself, in quotes where it has spaces, or the absolute name of a file " +
+				"of them: `.pub` files, an OpenPGP keyring, an allowed-signers file of ssh-keygen(1). Their kind says which files are looked for: " +
+				"`SHA256SUMS.minisig`, `.gpg` or `.asc`, `.sshsig` or `.sig`. Required unless `Verify=no`. See [signing](signing.md).",
+			set: keys(func(t *target) *[]string { return &t.Source.Keys }, func(k *known) *[]signature.Key { return &k.trusted }),
+		},
+		{
+			Section: "Source", Name: "RevokedKey", Value: "KEY|FILE…", List: true, Example: "/etc/upgraderd/revoked.pub",
+			Help: "Public keys, written as in `Key=`, that are trusted no more, even if `Key=` lists them too, in whatever spelling.",
+			set:  keys(func(t *target) *[]string { return &t.Source.RevokedKeys }, func(k *known) *[]signature.Key { return &k.revoked }),
+		},
+		{
+			Section: "Source", Name: "Threshold", Value: "NUMBER", Default: "1", Example: "2",
+			Help: "How many of the keys in `Key=` must have signed, each of another holder. An OpenPGP key with its subkeys is one.",
+			set:  count(func(t *target) *int { return &t.Source.Threshold }, 1, signature.KeysMax),
 		},
 		{
 			Section: "Source", Name: "CAFile", Value: "FILE", Example: "/etc/upgraderd/ca.pem",

@@ -7,52 +7,64 @@ import (
 	"path"
 	"strings"
 
-	"aead.dev/minisign"
-
+	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/fetcher/signature"
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
 )
 
-const (
-	keyFileMax = 4 << 10 // a minisign key and its comment have less than 1200 bytes
-	caFileMax  = 1 << 20
-)
+const caFileMax = 1 << 20
 
-// addKeys accepts minisign public keys and looks into the files that hold
-// them: a key that cannot be read is found now, not at the next release. What
-// is kept is what was written; the fetcher reads the files again when it
-// starts.
-func addKeys(s scope, t *upgrader.Target, value string) error {
-	entries, err := split(s, value)
-	if err != nil {
-		return err
-	}
-	if s.peek {
-		t.Source.Keys = append(t.Source.Keys, entries...)
-		return nil
-	}
-	for _, entry := range entries {
-		text, what := entry, "this"
-		if path.IsAbs(entry) {
-			if text, err = s.readTrusted(entry, keyFileMax); err != nil {
-				return err
-			}
-			what = unitfile.Quote(entry)
-		}
-		key, err := publicKey(text, what)
+// known are the public keys that a target has named so far.
+type known struct{ trusted, revoked []signature.Key }
+
+// keys accepts public keys and looks into the files that hold them: a key that
+// cannot be read is found now, not at the next release. What is kept is what was
+// written; the fetcher reads the files again when it starts.
+func keys(field func(*upgrader.Target) *[]string, found func(*known) *[]signature.Key) setter {
+	return func(s scope, t *upgrader.Target, value string) error {
+		entries, err := split(s, value)
 		if err != nil {
 			return err
 		}
-		if known, ok := s.trusted[key.ID()]; ok && !known.Equal(key) {
-			return distrust("remove one of them", "two different keys have the id %016X", key.ID())
+		for _, entry := range entries {
+			if !s.peek {
+				parsed, err := s.publicKeys(entry)
+				if err != nil {
+					return err
+				}
+				*found(s.known) = append(*found(s.known), parsed...)
+			}
+			*field(t) = append(*field(t), entry)
 		}
-		s.trusted[key.ID()] = key
-		t.Source.Keys = append(t.Source.Keys, entry)
-		if len(t.Source.Keys) > maxItems {
-			return refuse("", "more than %d keys", maxItems)
+		if len(*field(t)) > maxItems {
+			return refuse("put several into one file", "more than %d keys and files", maxItems)
 		}
+		return nil
 	}
-	return nil
+}
+
+// publicKeys reads a key, or the file that it names.
+func (s scope) publicKeys(entry string) ([]signature.Key, error) {
+	text, what := entry, "this"
+	if path.IsAbs(entry) {
+		var err error
+		if text, err = s.readTrusted(entry, signature.TextMax); err != nil {
+			return nil, err
+		}
+		what = unitfile.Quote(entry)
+	}
+	keys, err := signature.Parse([]byte(text))
+	var no *fetcher.Error
+	switch {
+	case err == nil:
+		return keys, nil
+	case what == "this" && strings.Contains(entry, ".") && !strings.ContainsAny(entry, " \t"):
+		return nil, distrust("write the file's whole name, beginning with /", "%s is neither a key nor an absolute file name", unitfile.Quote(entry))
+	case errors.As(err, &no):
+		return nil, distrust(no.Hint, "%s %w", what, no.Err)
+	}
+	return nil, err
 }
 
 // readTrusted reads a file that decides what is trusted.
@@ -69,37 +81,6 @@ func (s scope) readTrusted(name string, most int64) (string, error) {
 		hint = "put the file there, or correct its name"
 	}
 	return "", distrust(hint, "read %s: %w", unitfile.Quote(name), bare(err))
-}
-
-// publicKey reads a minisign public key, with or without its comment line, and
-// says what else it is where people mistake one thing for another.
-func publicKey(text, what string) (minisign.PublicKey, error) {
-	const hint = "take the second line of the publisher's minisign .pub file, or the absolute name of that file"
-	var key minisign.PublicKey
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	if len(lines) == 2 && strings.HasPrefix(lines[0], "untrusted comment:") {
-		lines = lines[1:]
-	}
-	line := strings.TrimSpace(lines[0])
-	switch {
-	case strings.Contains(text, "-----BEGIN"):
-		return key, distrust(hint, "%s is a PEM file, not a minisign public key", what)
-	case strings.HasPrefix(line, "ssh-"):
-		return key, distrust(hint, "%s is an SSH key, not a minisign public key", what)
-	// "Ed" "Sc" "B2" (or no KDF) begin every minisign secret key.
-	case strings.HasPrefix(line, "RWRTY0Iy") || strings.HasPrefix(line, "RWQAAEIy"):
-		return key, distrust("keep it off this machine, and make a new pair if others could read it", "%s is a secret key", what)
-	case len(lines) > 1:
-		return key, distrust("write one file per key", "%s has %d lines, want one minisign public key", what, len(lines))
-	case line == "":
-		return key, distrust(hint, "%s is empty", what)
-	case what == "this" && strings.HasSuffix(line, ".pub"):
-		return key, distrust("write the file's whole name, beginning with /", "%s is neither a key nor an absolute file name", unitfile.Quote(line))
-	}
-	if err := key.UnmarshalText([]byte(line)); err != nil {
-		return key, distrust(hint, "%s is no minisign public key", what)
-	}
-	return key, nil
 }
 
 func setCAFile(s scope, t *upgrader.Target, value string) error {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -185,19 +186,19 @@ func pattern(_ scope, v string) (string, error) {
 	return v, nil
 }
 
-// setVerify has a boolean's spellings of no, since sysupdate.d(5) has a boolean
+// setVerify has a boolean's spellings, too, since sysupdate.d(5) has a boolean
 // there.
 func setVerify(_ scope, t *upgrader.Target, value string) error {
 	yes, err := unitfile.Bool(value)
 	switch {
-	case value == string(fetcher.VerifyMinisign):
-		t.Source.Verify = fetcher.VerifyMinisign
-	case err == nil && !yes:
-		t.Source.Verify = fetcher.VerifyNo
+	case value == string(fetcher.VerifySigned), err == nil && yes:
+		t.Source.Verify = fetcher.VerifySigned
 	case err == nil:
-		return refuse("write Verify=minisign", "%s does not say by which kind of signature", unitfile.Quote(value))
+		t.Source.Verify = fetcher.VerifyNo
+	case slices.Contains([]string{"minisign", "openpgp", "gpg", "ssh"}, strings.ToLower(value)):
+		return refuse("write Verify=signed; the keys in Key= say which kind of signature it is", "%s is none of signed, no", unitfile.Quote(value))
 	default:
-		return noneOf(value, []string{string(fetcher.VerifyMinisign), string(fetcher.VerifyNo)})
+		return noneOf(value, []string{string(fetcher.VerifySigned), string(fetcher.VerifyNo)})
 	}
 	return nil
 }
