@@ -10,6 +10,7 @@
 // A kind of signature is one file behind one contract, scheme:
 //
 //	minisign.go  minisign(1), signify's successor: Ed25519, one signature a file
+//	openpgp.go   gpg(1) and others: keyrings, subkeys, expiry, revocation
 //
 // Whatever is not signed in a signature file (armour, packet headers, unhashed
 // subpackets) has one spelling only, so that a changed bit is always noticed;
