@@ -19,10 +19,11 @@ UPGRADERD_DEMO_SUITE ?= trixie
 
 # What the lab and the linters need from the distribution: mmdebstrap makes the
 # base trees, systemd-container boots them, a C compiler serves -race alone.
-# minisign(1) and gpg(1) sign what we have to accept. Power is cut
+# base trees, systemd-container boots them, a C compiler serves -race alone.
+# minisign(1), gpg(1) and ssh-keygen(1) sign what we have to accept. Power is cut
 # under file systems that were made by e2fsprogs, xfsprogs and btrfs-progs, and
 # strace kills at system calls.
-PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign gpg gpg-agent e2fsprogs xfsprogs btrfs-progs strace
+PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign gpg gpg-agent openssh-client e2fsprogs xfsprogs btrfs-progs strace
 
 # How long the random life of make soak goes on, and the kills at system calls;
 # and how many crash states of each of five file systems are looked at.

@@ -11,6 +11,7 @@
 //
 //	minisign.go  minisign(1), signify's successor: Ed25519, one signature a file
 //	openpgp.go   gpg(1) and others: keyrings, subkeys, expiry, revocation
+//	ssh.go       ssh-keygen -Y sign: public keys and allowed-signers files
 //
 // Whatever is not signed in a signature file (armour, packet headers, unhashed
 // subpackets) has one spelling only, so that a changed bit is always noticed;

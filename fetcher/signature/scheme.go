@@ -33,7 +33,7 @@ type document struct {
 // schemes are asked in this order. It is a function since nothing in this
 // package is changeable and global.
 func schemes() []scheme {
-	return []scheme{minisignScheme{}, openPGPScheme{}}
+	return []scheme{minisignScheme{}, openPGPScheme{}, sshScheme{}}
 }
 
 // signaturesMax bounds the signatures in one file: more than any threshold
