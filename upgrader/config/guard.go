@@ -4,8 +4,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
+	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // guard decides whose files count. A target says which unit the daemon may
@@ -19,19 +23,27 @@ import (
 // Below another root directory (--root=, an image, a test) the owner of that
 // directory counts too if that is who asks: it concerns their own files then.
 //
+// Credentials are lent by systemd, on a file system of their own that is read-only,
+// and may belong to the daemon's user: nobody but root has put them there.
+//
 // In a user namespace that does not map root, root's files seem to be nobody's
 // (65534), as do everybody else's, so nobody is never trusted. PrivateUsers=
 // of upgraderd-check@.service does map root.
 type guard struct {
-	off    bool // whoever asked named the file, and is asked about their own
-	owners []uint32
+	off         bool // whoever asked named the file, and is asked about their own
+	owners      []uint32
+	credentials string // the directory of the daemon's credentials
 }
 
 // guardOf is the guard of the tree below root for whoever has this effective
 // user id.
 func guardOf(root string, euid int) guard {
-	g := guard{owners: []uint32{0}}
+	g := guard{owners: []uint32{0}, credentials: "/run/credentials/" + ownUnit}
 	if root == "/" {
+		// Somebody else who asks, "upgraderd verify", has none of their own.
+		if dir := os.Getenv("CREDENTIALS_DIRECTORY"); path.IsAbs(dir) {
+			g.credentials = path.Clean(dir)
+		}
 		return g
 	}
 	if st, err := os.Stat(root); err == nil {
@@ -45,7 +57,7 @@ func guardOf(root string, euid int) guard {
 // check refuses a file, directory or link that somebody else could have
 // written.
 func (g guard) check(name string, st fs.FileInfo) error {
-	if g.off {
+	if g.off || g.lent(name) {
 		return nil
 	}
 	uid, ok := owner(st)
@@ -61,6 +73,15 @@ func (g guard) check(name string, st fs.FileInfo) error {
 			"not read, since mode %04o lets others write %s", perm, printable(name))
 	}
 	return nil
+}
+
+// lent tells a credential, or their directory.
+func (g guard) lent(name string) bool {
+	if name != g.credentials && !strings.HasPrefix(name, g.credentials+"/") {
+		return false
+	}
+	var fs unix.Statfs_t
+	return unix.Statfs(g.credentials, &fs) == nil && fs.Flags&unix.ST_RDONLY != 0
 }
 
 func owner(st fs.FileInfo) (uint32, bool) {

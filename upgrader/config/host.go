@@ -43,6 +43,7 @@ func specifiers() []specifier {
 		{'a', "architecture as systemd names it: `x86-64`, `arm64`, …", func(scope) (string, error) { return architecture(runtime.GOARCH), nil }},
 		{'A', "`IMAGE_VERSION=` of os-release(5)", osRelease("IMAGE_VERSION")},
 		{'B', "`BUILD_ID=` of os-release(5)", osRelease("BUILD_ID")},
+		{'d', "directory of the daemon's credentials, see systemd.exec(5)", func(s scope) (string, error) { return s.tree.credentials, nil }},
 		{'E', "`/etc`", constant("/etc")},
 		{'H', "host name", func(scope) (string, error) { return os.Hostname() }},
 		{'i', "instance: what stands between @ and `.upgrade` in the file's name", func(s scope) (string, error) { _, i, _ := instance(s.name); return i, nil }},

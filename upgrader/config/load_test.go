@@ -207,9 +207,9 @@ func TestSpecifiers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := s.expand("%H %l %v")
-	if want := hostname + " " + short + " " + strings.TrimSpace(string(release)); err != nil || got != want {
-		t.Errorf("%%H %%l %%v is %q, %v; want %q", got, err, want)
+	got, err := s.expand("%H %l %v %d")
+	if want := hostname + " " + short + " " + strings.TrimSpace(string(release)) + " /run/credentials/upgraderd.service"; err != nil || got != want {
+		t.Errorf("%%H %%l %%v %%d is %q, %v; want %q", got, err, want)
 	}
 	// What the host lacks is an error of the value that asks for it.
 	if err := os.Remove(filepath.Join(root, "etc/machine-id")); err != nil {
