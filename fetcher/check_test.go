@@ -279,3 +279,71 @@ func TestSecretsStayHidden(t *testing.T) {
 		t.Errorf("a secret was said: %s", said.String())
 	}
 }
+
+// TestCheckAsksForSignatures looks at which files a host asks for that trusts keys
+// of two kinds, and what becomes of those that it cannot have.
+func TestCheckAsksForSignatures(t *testing.T) {
+	s := newShop(t)
+	s.release("app_1.bin", []byte("one"))
+	web := s.serve()
+	stranger, _ := newKey(t)
+	o := s.options()
+	o.Path = web.URL
+	// Ed25519, as RFC 8032 has it in its first test.
+	o.Keys = []string{stranger.String(), s.key, "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea"}
+	f := mustNew(t, o)
+	own := func(key string) string {
+		var k minisign.PublicKey
+		if err := k.UnmarshalText([]byte(key)); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%s.%X.minisig", manifestName, k.ID())
+	}
+	want := func(what string, files ...string) {
+		t.Helper()
+		var asked []string
+		for _, r := range web.asked() {
+			asked = append(asked, strings.TrimPrefix(strings.Fields(r)[0], "/"))
+		}
+		if !slices.Equal(asked, append([]string{manifestName}, files...)) {
+			t.Errorf("%s: asked for %q", what, asked)
+		}
+	}
+	mustCheck(t, f)
+	want("the first is enough", signatureName)
+
+	// Some servers say 403 for what is not there.
+	ours, theirs := own(s.key), own(stranger.String())
+	signature, err := os.ReadFile(filepath.Join(s.dir, signatureName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.drop(signatureName)
+	s.put(ours, signature)
+	web.before(func(w http.ResponseWriter, r *http.Request) bool {
+		if _, err := os.Stat(filepath.Join(s.dir, r.URL.Path)); err != nil {
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		}
+		return false
+	})
+	f = mustNew(t, o)
+	mustCheck(t, f)
+	want("the last one is it", signatureName, manifestName+".sshsig", manifestName+".sig", theirs, ours)
+	if listing := mustCheck(t, f); len(listing.Signers) != 1 {
+		t.Errorf("%+v", listing)
+	}
+	want("it is asked for first then", ours)
+
+	// A server in trouble is no server without a signature.
+	web.before(func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, ".sshsig") {
+			w.WriteHeader(http.StatusBadGateway)
+		}
+		return strings.HasSuffix(r.URL.Path, ".sshsig")
+	})
+	s.drop(ours)
+	_, err = f.Check(context.Background())
+	wantCode(t, err, fault.Server)
+	want("trouble", ours, signatureName, manifestName+".sshsig")
+}

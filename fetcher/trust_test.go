@@ -137,4 +137,3 @@ func TestRealMinisign(t *testing.T) {
 		}
 	}
 }
-

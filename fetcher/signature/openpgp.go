@@ -58,6 +58,7 @@ const (
 // signature held at the time when it was first asked.
 type openPGPKey struct {
 	packets   []byte
+	keyIDs    []uint64 // of the primary key and of all subkeys
 	id        string
 	public    []string // numbers of the primary key and of the subkeys that can sign
 	withdrawn bool
@@ -148,8 +149,9 @@ func parseOpenPGP(packets []byte) (Key, error) {
 	if err != nil {
 		return nil, distrust("have the publisher make a new key", "holds the OpenPGP key %s, which is too weak: %w", k.id, err)
 	}
-	k.public, k.withdrawn = []string{n}, revoked(e)
+	k.keyIDs, k.public, k.withdrawn = []uint64{e.PrimaryKey.KeyId}, []string{n}, revoked(e)
 	for _, s := range e.Subkeys {
+		k.keyIDs = append(k.keyIDs, s.PublicKey.KeyId)
 		if n, err := openPGPNumber(s.PublicKey); err == nil {
 			k.public = append(k.public, n)
 		}
@@ -345,7 +347,7 @@ func unhashedSubpackets(sig *packet.Signature, contents []byte) ([]*packet.Opaqu
 func (o openPGPScheme) signer(d document, file string, s openPGPSignature, keys []Key) (Key, error) {
 	for _, k := range keys {
 		k, ok := k.(*openPGPKey)
-		if !ok {
+		if !ok || !slices.Contains(k.keyIDs, *s.IssuerKeyId) {
 			continue
 		}
 		e, err := k.read()
@@ -387,10 +389,10 @@ func issuer(e *openpgp.Entity, sig *packet.Signature) (*packet.PublicKey, *openp
 // to extend it.
 func (o openPGPScheme) judge(d document, file string, s openPGPSignature, k *openPGPKey, e *openpgp.Entity, pk *packet.PublicKey, sub *openpgp.Subkey) error {
 	weak := func(format string, a ...any) error {
-		return fault.New(fault.SigWeak, fmt.Errorf(file+" by key "+k.id+": "+format, a...), "sign with a key made by a gpg of today, and with SHA-256 or better")
+		return fault.New(fault.SigWeak, fmt.Errorf("%s by key %s: %w", file, k.id, fmt.Errorf(format, a...)), "sign with a key made by a gpg of today, and with SHA-256 or better")
 	}
 	expired := func(format string, a ...any) error {
-		return fault.New(fault.SigExpired, fmt.Errorf(file+" by key "+k.id+": "+format, a...),
+		return fault.New(fault.SigExpired, fmt.Errorf("%s by key %s: %w", file, k.id, fmt.Errorf(format, a...)),
 			"have the publisher extend the key (gpg --quick-set-expire) and put the new export in place of the old one, or sign anew")
 	}
 	withdrawn := func(what string) error {
