@@ -319,13 +319,25 @@ func addUnhashed(signature []byte) []byte {
 	return added
 }
 
+// kept reads a file of testdata: all processes that fuzz need the same key. They
+// were made by gpg and ssh-keygen, and sign the manifest of the tests.
+func kept(t testing.TB, name string) []byte {
+	t.Helper()
+	content, err := os.ReadFile("testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
 func FuzzOpenPGP(f *testing.F) {
-	d := newGPG(f)
-	d.key("alice", "ed25519", "never")
-	ring := ringOf(f, 1, d.export("alice"))
-	good := d.sign("-u", "alice")
+	ring := ringOf(f, 1, string(kept(f, "alice.asc")))
+	good := kept(f, "alice.signature.gpg")
+	if _, err := count(ring, manifest, gpgFile, good); err != nil {
+		f.Fatal(err)
+	}
 	f.Add(good)
-	f.Add(d.sign("--armor", "-u", "alice"))
+	f.Add(kept(f, "alice.signature.asc"))
 	f.Add([]byte("-----BEGIN PGP SIGNATURE-----\n\n=\n-----END PGP SIGNATURE-----\n"))
 	f.Fuzz(func(t *testing.T, content []byte) {
 		if _, err := count(ring, manifest, gpgFile, content); err == nil {
@@ -351,10 +363,14 @@ func normal(raw []byte) []byte {
 }
 
 func FuzzKeys(f *testing.F) {
-	d := newGPG(f)
-	d.key("alice", "ed25519", "never")
-	f.Add([]byte(d.export("alice")))
-	f.Add(d.gpg("--armor", "--export", "alice"))
+	armoured := kept(f, "alice.asc")
+	binary, err := dearmour(armoured, armouredKey)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(armoured)
+	f.Add(binary)
+	f.Add(kept(f, "alice.pub"))
 	f.Add([]byte("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGm4 me@example.org\n"))
 	f.Add([]byte(`alice namespaces="upgraderd",valid-after="20260101Z" ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINNwMHM8lLcve+HMdKmjaanRnkdOE0Sm3ZUxkjv5LTgg`))
 	f.Add([]byte("untrusted comment: minisign public key\nRWQ6hEqFjLN+XxRQvXZno7WQYh8CvDZxVMG6iBPJsAJQRDfBjnMbD7c8\n"))
