@@ -3,6 +3,7 @@ package fetcher
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source"
+	"github.com/upgraderd/upgraderd/fetcher/signature"
 )
 
 // Candidate is a file of the source that matches a pattern.
@@ -50,6 +52,11 @@ type Listing struct {
 	// Signers are the keys that signed, as their tools print them: as many as
 	// had to sign. Empty: unsigned.
 	Signers []string
+	// Signed is when the first of them did, by the signatures' own word. Zero:
+	// it is not known.
+	Signed time.Time
+	// List is the SHA-256 of the manifest. Zero: there is none.
+	List [32]byte
 	// Until is when the manifest stops to count, by its own words. Zero: never.
 	Until time.Time
 }
@@ -124,6 +131,7 @@ func (f *Fetcher) check(ctx context.Context, state source.Mark) (Listing, error)
 	now.filled = true
 	f.mu.Lock()
 	f.cache = now
+	f.seen = f.seen.With(now.listing, time.Now())
 	f.mu.Unlock()
 	listing := now.listing
 	listing.Candidates = slices.Clone(listing.Candidates)
@@ -148,20 +156,20 @@ func (f *Fetcher) look(ctx context.Context, old cache, state source.Mark) (cache
 	if looksLikeWebPage(now.manifest) {
 		return cache{}, webPage(manifestName)
 	}
-	var signers []string
+	var by signature.Signed
 	signaturesSame := true
 	if !f.Unsigned() {
-		signers, now.signatures, signaturesSame, err = f.verify(ctx, now.manifest, old.signatures)
+		by, now.signatures, signaturesSame, err = f.verify(ctx, now.manifest, old.signatures)
 		if err != nil {
 			return cache{}, err
 		}
 	}
 	if manifestSame && signaturesSame && old.filled {
-		now.listing.Unchanged, now.listing.Signers = true, signers
+		now.listing.Unchanged, now.listing.Signers, now.listing.Signed = true, by.By, by.When
 		return now, nil
 	}
 	now.listing, err = f.read(now.manifest)
-	now.listing.Signers = signers
+	now.listing.Signers, now.listing.Signed = by.By, by.When
 	return now, err
 }
 
@@ -186,7 +194,7 @@ func (f *Fetcher) read(manifest []byte) (Listing, error) {
 	if err != nil {
 		return Listing{}, err
 	}
-	listing.Files, listing.Until = len(m.entries), m.until
+	listing.Files, listing.Until, listing.List = len(m.entries), m.until, sha256.Sum256(manifest)
 	var found []ranked
 	for _, e := range m.entries {
 		if r, ok := f.rank(e.name); ok {

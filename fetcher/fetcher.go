@@ -32,13 +32,14 @@ type Fetcher struct {
 
 	mu     sync.Mutex
 	cache  cache
+	seen   Seen // the newest list that was believed
 	rhythm rhythm
 }
 
 // New reads the options: keys and certificates are loaded here, the source is
 // not yet asked. log may be nil.
 func New(o Options, log *slog.Logger) (*Fetcher, error) {
-	f := &Fetcher{o: o, log: log}
+	f := &Fetcher{o: o, log: log, seen: o.Seen}
 	src, err := f.configure()
 	if err != nil {
 		e := fault.New(fault.ConfigSource, err, "")
@@ -92,7 +93,7 @@ func (f *Fetcher) configure() (source.Source, error) {
 		}
 		f.patterns = append(f.patterns, p)
 	}
-	if o.PollInterval < 0 || o.RandomizedDelay < 0 || o.StallTimeout < 0 || o.SizeMax < 0 {
+	if o.PollInterval < 0 || o.RandomizedDelay < 0 || o.StallTimeout < 0 || o.SizeMax < 0 || o.MaxAge < 0 {
 		return bad("", "a time or a size is negative")
 	}
 	if o.PollInterval == 0 {

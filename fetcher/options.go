@@ -35,6 +35,12 @@ type Options struct {
 	RevokedKeys []string
 	// Threshold is how many of the keys must have signed. Default 1.
 	Threshold int
+	// MaxAge is how long a list is believed after it was signed. Default: for
+	// ever.
+	MaxAge time.Duration
+	// Seen is the newest list that was believed before; an older one is
+	// refused. Default: none was.
+	Seen Seen
 	// CAFile holds PEM certificates trusted for https beside the system's.
 	CAFile string
 	// PollInterval is the time between two looks at a source that cannot

@@ -103,7 +103,7 @@ type signed struct {
 // the last time. It gives those that it read now, and whether they are as they
 // were. What has not changed is judged again all the same: a key may have
 // expired meanwhile.
-func (f *Fetcher) verify(ctx context.Context, manifest []byte, old map[string]signed) (signers []string, now map[string]signed, same bool, err error) {
+func (f *Fetcher) verify(ctx context.Context, manifest []byte, old map[string]signed) (by signature.Signed, now map[string]signed, same bool, err error) {
 	files := f.ring.Files(manifestName)
 	slices.SortStableFunc(files, func(a, b string) int { return known(old, b) - known(old, a) })
 	count := f.ring.Count(manifestName, manifest, time.Now())
@@ -120,7 +120,7 @@ func (f *Fetcher) verify(ctx context.Context, manifest []byte, old map[string]si
 				// Some servers say 403 for what is not there.
 				count.Note(err)
 			default:
-				return nil, nil, false, err
+				return by, nil, false, err
 			}
 			continue
 		}
@@ -131,9 +131,9 @@ func (f *Fetcher) verify(ctx context.Context, manifest []byte, old map[string]si
 		count.Add(file, s.raw)
 		now[file] = s
 	}
-	signers, err = count.Result()
+	by, err = count.Result()
 	same = maps.EqualFunc(now, old, func(a, b signed) bool { return bytes.Equal(a.raw, b.raw) })
-	return signers, now, same, err
+	return by, now, same, err
 }
 
 func known(files map[string]signed, file string) int {

@@ -86,6 +86,7 @@ func (m *machine) consult(ctx context.Context, current store.Release, has bool) 
 		m.calm(ctx)
 	}
 	m.checked = time.Now().UTC()
+	m.record.Seen = m.record.Seen.With(listing, m.checked)
 	c, ok, err := m.choose(ctx, listing.Candidates, current, has)
 	if err != nil {
 		m.trouble(ctx, journal.StepFailed, err)
@@ -111,7 +112,9 @@ func (m *machine) openSource() error {
 	if m.source != nil {
 		return nil
 	}
-	s, err := m.newest(m.target)
+	t := *m.target
+	t.Source.Seen = m.record.Seen
+	s, err := m.newest(&t)
 	if err != nil {
 		return err
 	}

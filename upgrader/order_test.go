@@ -252,34 +252,3 @@ func TestPlaceRefuses(t *testing.T) {
 		}
 	}
 }
-
-// TestFloor has somebody who controls the source lead a host back, after the
-// operator did.
-func TestFloor(t *testing.T) {
-	in(t, func(t *testing.T, w *world) {
-		old, _ := upgraded(w)
-		w.answered(w.order(Order{Verb: OrderRollback}), VerdictGood)
-		w.settles(old, VerdictGood)
-		if err := os.Remove(filepath.Join(w.dir, "app_2.0.sh")); err != nil {
-			t.Fatal(err)
-		}
-		w.publish("1.5", "# a hole that 2.0 closed")
-		time.Sleep(time.Hour)
-		w.kill()
-		w.start() // the floor is on disk
-		time.Sleep(time.Hour)
-		if st := w.status(); st.Current != old {
-			t.Errorf("it was led to %s", st.Current)
-		}
-		w.says("the source offers 1.5 at most, older than 2.0, which was accepted before, not taken")
-		// Other bytes under the version that was accepted are no way around it.
-		w.publish("2.0", "# changed")
-		time.Sleep(time.Hour)
-		if st := w.status(); st.Current != old {
-			t.Errorf("it was led to %s", st.Current)
-		}
-		w.saysOnce("the source offers other bytes under version 2.0")
-		w.settles(w.publish("2.0.1", ""), VerdictGood)
-		w.oracle()
-	})
-}

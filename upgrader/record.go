@@ -43,6 +43,8 @@ type record struct {
 	// last order.
 	Order  *Order `json:"order,omitempty"`
 	Answer Answer `json:"answer,omitzero"`
+	// Seen is the newest list of the source that was believed.
+	Seen fetcher.Seen `json:"seen,omitzero"`
 	// Floor is the newest release that was ever accepted.
 	Floor string `json:"floor,omitempty"`
 	// Past is the version up to which nothing is taken by itself, since the

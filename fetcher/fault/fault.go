@@ -58,7 +58,9 @@ const (
 	MetaTooLarge  Code = "META_TOO_LARGE"  // manifest, signature or listing beyond its limit
 	MetaSyntax    Code = "META_SYNTAX"     // a line that is not "HASH  NAME"
 	MetaNotSigned Code = "META_NOT_SIGNED" // a web page instead of a manifest
-	MetaExpired   Code = "META_EXPIRED"    // SHA256SUMS is past its own last day
+	MetaExpired   Code = "META_EXPIRED"    // SHA256SUMS is past its own last day, or older than MaxAge
+	MetaOlder     Code = "META_OLDER"      // an older SHA256SUMS than one that was believed before
+	MetaUndated   Code = "META_UNDATED"    // MaxAge is asked for, and no signature says when it was made
 	MetaUnlisted  Code = "META_UNLISTED"   // asked for what the last check did not list
 	SigMissing    Code = "SIG_MISSING"     // no signature, or an empty one
 	SigSyntax     Code = "SIG_SYNTAX"      // not a signature, or not one that is read

@@ -65,7 +65,8 @@ func countAt(ring *Ring, raw []byte, now time.Time, file string, content []byte)
 	if slices.Contains(ring.Files(manifestName), file) {
 		c.Add(file, content)
 	}
-	return c.Result()
+	signed, err := c.Result()
+	return signed.By, err
 }
 
 // desk is a directory in which a publisher works with the tools of a

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"aead.dev/minisign"
 )
@@ -111,7 +113,7 @@ func (minisignScheme) files(of string, keys []Key) (usual, more []string) {
 
 func (minisignScheme) command(of string) string { return "minisign -S -m " + of }
 
-func (s minisignScheme) signers(d document, file string, content []byte, keys []Key) ([]Key, error) {
+func (s minisignScheme) signers(d document, file string, content []byte, keys []Key) ([]signing, error) {
 	var sig minisign.Signature
 	if err := sig.UnmarshalText(content); err != nil || !canonicalMinisign(sig, content) {
 		return nil, unreadable(s, d, file, "it does not read as one")
@@ -122,10 +124,25 @@ func (s minisignScheme) signers(d document, file string, content []byte, keys []
 		return nil, stranger(d, id, keys)
 	}
 	if k, ok := keys[i].(minisignKey); ok && minisign.Verify(k.PublicKey, d.raw, content) {
-		return keys[i : i+1], nil
+		return []signing{{k, minisignTime(sig)}}, nil
 	}
 	return nil, forged(d, file, id)
 }
+
+// minisignTime is what minisign(1) writes into the comment that is signed, unless
+// somebody gave it another (-t).
+func minisignTime(sig minisign.Signature) time.Time {
+	text, _, _ := strings.Cut(sig.TrustedComment, "\t")
+	digits, ok := strings.CutPrefix(text, "timestamp:")
+	seconds, err := strconv.ParseInt(digits, 10, 64)
+	if !ok || err != nil || seconds <= 0 || seconds > timeMax {
+		return time.Time{}
+	}
+	return time.Unix(seconds, 0).UTC()
+}
+
+// timeMax is the last second of the year 9999, which is as far as text formats go.
+const timeMax = 253402300799
 
 // canonicalMinisign refuses a second spelling of the same signature: spare bits
 // in the base64, line breaks inside it, text behind it.

@@ -219,18 +219,18 @@ func subkeyRevoked(s *openpgp.Subkey) bool {
 	})
 }
 
-func (o openPGPScheme) signers(d document, file string, content []byte, keys []Key) ([]Key, error) {
+func (o openPGPScheme) signers(d document, file string, content []byte, keys []Key) ([]signing, error) {
 	signatures, err := o.read(content)
 	if err != nil {
 		return nil, unreadable(o, d, file, err.Error())
 	}
-	var signers []Key
+	var signers []signing
 	var problem error
 	for _, s := range signatures {
 		k, err := o.signer(d, file, s, keys)
 		switch {
 		case err == nil:
-			signers = append(signers, k)
+			signers = append(signers, signing{k, s.CreationTime.UTC()})
 		case problem == nil:
 			problem = err
 		}

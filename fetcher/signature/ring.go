@@ -112,7 +112,7 @@ func (r *Ring) Count(of string, raw []byte, now time.Time) *Count {
 type Count struct {
 	ring     *Ring
 	doc      document
-	signers  []Key
+	signers  []signing
 	found    bool // a file with something in it
 	problems []error
 }
@@ -136,7 +136,7 @@ func (c *Count) Add(file string, content []byte) {
 		}
 		signers, err := s.signers(c.doc, file, content, keys)
 		for _, k := range signers {
-			switch known := func(o Key) bool { return o.ID() == k.ID() }; {
+			switch known := func(o signing) bool { return o.ID() == k.ID() }; {
 			case c.ring.isRevoked(k):
 				err = fault.New(fault.SigRevoked, fmt.Errorf("%s is signed by the revoked key %s", c.doc.name, k.ID()),
 					"sign with another trusted key; if nobody of yours did this, somebody has the revoked key")
@@ -157,30 +157,49 @@ func (c *Count) Note(err error) {
 	c.problems = append(c.problems, err)
 }
 
-// Result gives the keys that signed, in the order in which they were found, or
-// says why they are too few.
-func (c *Count) Result() ([]string, error) {
+// Signed is who signed, and when.
+type Signed struct {
+	// By are the keys, as their tools print them, in the order in which they
+	// were found.
+	By []string
+	// When the first of them did, by the signatures' own word: the least that
+	// all of them say. Zero if one does not say, as those of SSH.
+	When time.Time
+}
+
+// Result gives the keys that signed, or says why they are too few.
+func (c *Count) Result() (Signed, error) {
 	if c.Enough() {
-		var names []string
-		for _, k := range c.signers {
-			names = append(names, k.ID())
-		}
-		return names, nil
+		first := slices.MinFunc(c.signers, func(a, b signing) int { return a.when.Compare(b.when) })
+		return Signed{By: c.names(), When: first.when}, nil
 	}
+	return Signed{}, c.tooFew()
+}
+
+func (c *Count) names() []string {
+	var names []string
+	for _, s := range c.signers {
+		names = append(names, s.ID())
+	}
+	return names
+}
+
+// tooFew says what is missing.
+func (c *Count) tooFew() error {
 	if len(c.signers) > 0 {
-		text := fmt.Sprintf("%d of the %d signatures that Threshold= asks for: by %s", len(c.signers), c.ring.threshold, ids(c.signers))
+		text := fmt.Sprintf("%d of the %d signatures that Threshold= asks for: by %s", len(c.signers), c.ring.threshold, strings.Join(c.names(), ", "))
 		if len(c.problems) > 0 {
 			text += "; " + bare(c.problems[0])
 		}
-		return nil, fault.New(fault.SigThreshold, errors.New(text), "have others sign the same "+c.doc.name+"; docs/signing.md says in which files")
+		return fault.New(fault.SigThreshold, errors.New(text), "have others sign the same "+c.doc.name+"; docs/signing.md says in which files")
 	}
 	if !c.found {
 		if len(c.problems) > 0 {
-			return nil, c.problems[0] // an empty file
+			return c.problems[0] // an empty file
 		}
-		return nil, c.unsigned("no " + strings.Join(c.usual(), ", "))
+		return c.unsigned("no " + strings.Join(c.usual(), ", "))
 	}
-	return nil, c.worst()
+	return c.worst()
 }
 
 // usual names the files that a signature is first looked for in.

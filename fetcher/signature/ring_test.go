@@ -2,6 +2,7 @@ package signature
 
 import (
 	"encoding/base64"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -129,7 +130,8 @@ func TestThreshold(t *testing.T) {
 				count.Add(file, bad[file])
 			}
 		}
-		signers, err := count.Result()
+		signed, err := count.Result()
+		signers := signed.By
 		if len(signers) != c.want || fault.CodeOf(err) != c.code {
 			t.Errorf("%s: %q, %v; want %d or %s", c.name, signers, err, c.want, c.code)
 		}
@@ -150,7 +152,47 @@ func TestRevoked(t *testing.T) {
 	for _, secret := range []minisign.PrivateKey{oldSecret, freshSecret} {
 		c.Add(minisig, minisign.Sign(secret, manifest))
 	}
-	if signers, err := c.Result(); err != nil || !slices.Equal(signers, []string{minisignID(fresh.ID())}) {
-		t.Errorf("%q, %v", signers, err)
+	if signed, err := c.Result(); err != nil || !slices.Equal(signed.By, []string{minisignID(fresh.ID())}) {
+		t.Errorf("%q, %v", signed.By, err)
+	}
+}
+
+// TestWhen has signatures say when they were made, or not.
+func TestWhen(t *testing.T) {
+	a, aSecret := newMinisign(t)
+	b, bSecret := newMinisign(t)
+	both := parse(t, a.String()+"\n"+b.String())
+	for _, c := range []struct {
+		a, b      string // signed comments
+		threshold int
+		want      int64 // 0: not known
+	}{
+		{"timestamp:1700000000\tfile:SHA256SUMS\thashed", "", 1, 1700000000},
+		{"timestamp:1700000000", "", 1, 1700000000},
+		{"timestamp:1700000001", "timestamp:1700000000", 2, 1700000000},
+		{"timestamp:1700000001", "by hand", 2, 0},
+		{"by hand", "", 1, 0},
+		{"timestamp:", "", 1, 0},
+		{"timestamp:-5", "", 1, 0},
+		{"timestamp:99999999999999", "", 1, 0},
+		{" timestamp:1700000000", "", 1, 0},
+	} {
+		ring, err := New(both, nil, c.threshold)
+		if err != nil {
+			t.Fatal(err)
+		}
+		count := ring.Count(manifestName, manifest, time.Now())
+		count.Add(minisig, minisign.SignWithComments(aSecret, manifest, c.a, ""))
+		if c.b != "" {
+			count.Add(fmt.Sprintf("%s.%X.minisig", manifestName, b.ID()), minisign.SignWithComments(bSecret, manifest, c.b, ""))
+		}
+		signed, err := count.Result()
+		got := signed.When.Unix()
+		if signed.When.IsZero() {
+			got = 0
+		}
+		if err != nil || got != c.want {
+			t.Errorf("%q and %q: got %v, %v, want %d", c.a, c.b, signed, err, c.want)
+		}
 	}
 }

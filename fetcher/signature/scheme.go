@@ -20,7 +20,15 @@ type scheme interface {
 	// in a file. Beside them, or instead of them, it gives what kept the
 	// first of the other signatures from counting. A file that it cannot
 	// read to its end has no signers.
-	signers(d document, file string, content []byte, keys []Key) ([]Key, error)
+	signers(d document, file string, content []byte, keys []Key) ([]signing, error)
+}
+
+// signing is a signature that counts: whose it is, and when it was made by its
+// own word, zero if it does not say. The word is as good as the signer's clock,
+// and signed.
+type signing struct {
+	Key
+	when time.Time
 }
 
 // document is what was signed.

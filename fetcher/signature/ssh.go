@@ -124,18 +124,18 @@ func sshNumber(public ssh.PublicKey) (string, error) {
 	return number(k.CryptoPublicKey())
 }
 
-func (s sshScheme) signers(d document, file string, content []byte, keys []Key) ([]Key, error) {
+func (s sshScheme) signers(d document, file string, content []byte, keys []Key) ([]signing, error) {
 	signatures, err := s.read(content)
 	if err != nil {
 		return nil, unreadable(s, d, file, err.Error())
 	}
-	var signers []Key
+	var signers []signing
 	var problem error
 	for _, sig := range signatures {
 		k, err := s.signer(d, file, sig, keys)
 		switch {
 		case err == nil:
-			signers = append(signers, k)
+			signers = append(signers, signing{Key: k}) // the format has no time
 		case problem == nil:
 			problem = err
 		}

@@ -29,7 +29,7 @@ func (r *reading) crossTrust() {
 			Hint:    "use https://, or sign SHA256SUMS and set Key=",
 		})
 	case src.Verify == fetcher.VerifyNo:
-		for _, name := range []string{"Key", "RevokedKey", "Threshold"} {
+		for _, name := range []string{"Key", "RevokedKey", "Threshold", "MaxAge"} {
 			if len(r.given["Source."+name]) > 0 {
 				r.report(r.where("Source", name), Diagnostic{
 					Code: CodeTrust, Warning: true,
@@ -38,7 +38,7 @@ func (r *reading) crossTrust() {
 				})
 			}
 		}
-		src.Keys, src.RevokedKeys, src.Threshold = nil, nil, 0
+		src.Keys, src.RevokedKeys, src.Threshold, src.MaxAge = nil, nil, 0, 0
 	case src.Verify == fetcher.VerifySigned && !named && !r.torn:
 		hint := "set Key= to the publisher's public key, or to the file that holds it"
 		if !plainHTTP {

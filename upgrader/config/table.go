@@ -120,6 +120,13 @@ func Keys() []Key {
 			set:  count(func(t *target) *int { return &t.Source.Threshold }, 1, signature.KeysMax),
 		},
 		{
+			Section: "Source", Name: "MaxAge", Value: "TIME", Example: "30d",
+			Help: "How long a list of releases is believed after it was signed, by what minisign and OpenPGP signatures say; SSH signatures say " +
+				"nothing. The publisher has to sign anew in time, with or without a new release. An older list than one that was believed is " +
+				"refused in any case, and a list may name its own last day: `BEST-BEFORE-2027-06-30`, an empty file in `SHA256SUMS`.",
+			set: span(func(t *target) *time.Duration { return &t.Source.MaxAge }, time.Minute, year),
+		},
+		{
 			Section: "Source", Name: "CAFile", Value: "FILE", Example: "/etc/upgraderd/ca.pem",
 			Help: "PEM certificates that are trusted for `https://`, beside the system's.",
 			set:  setCAFile,

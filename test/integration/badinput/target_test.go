@@ -46,7 +46,7 @@ MatchPattern=%s
 Key=%s
 CAFile=/etc/upgraderd/city.pem
 PollIntervalSec=1s
-StallTimeoutSec=3s
+StallTimeoutSec=10s
 [Confirm]
 WindowSec=500ms
 ProbeIntervalSec=100ms

@@ -1,0 +1,92 @@
+package upgrader
+
+import (
+	"crypto/rand"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"aead.dev/minisign"
+
+	"github.com/upgraderd/upgraderd/fetcher"
+)
+
+// TestFloor has somebody who controls the source lead a host back, after the
+// operator did.
+func TestFloor(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		old, _ := upgraded(w)
+		w.answered(w.order(Order{Verb: OrderRollback}), VerdictGood)
+		w.settles(old, VerdictGood)
+		if err := os.Remove(filepath.Join(w.dir, "app_2.0.sh")); err != nil {
+			t.Fatal(err)
+		}
+		w.publish("1.5", "# a hole that 2.0 closed")
+		time.Sleep(time.Hour)
+		w.kill()
+		w.start() // the floor is on disk
+		time.Sleep(time.Hour)
+		if st := w.status(); st.Current != old {
+			t.Errorf("it was led to %s", st.Current)
+		}
+		w.says("the source offers 1.5 at most, older than 2.0, which was accepted before, not taken")
+		// Other bytes under the version that was accepted are no way around it.
+		w.publish("2.0", "# changed")
+		time.Sleep(time.Hour)
+		if st := w.status(); st.Current != old {
+			t.Errorf("it was led to %s", st.Current)
+		}
+		w.saysOnce("the source offers other bytes under version 2.0")
+		w.settles(w.publish("2.0.1", ""), VerdictGood)
+		w.oracle()
+	})
+}
+
+// TestOlderListAfterAStart shows a daemon that was away an older list, signed
+// well, with something newer than what is installed.
+func TestOlderListAfterAStart(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		public, private, err := minisign.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.target.Source.Verify, w.target.Source.Keys = fetcher.VerifySigned, []string{public.String()}
+		read := func() (list, signature []byte) {
+			list, err := os.ReadFile(filepath.Join(w.dir, "SHA256SUMS"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return list, minisign.Sign(private, list)
+		}
+		write := func(list, signature []byte) {
+			for name, data := range map[string][]byte{"SHA256SUMS.minisig": signature, "SHA256SUMS": list} {
+				if err := os.WriteFile(filepath.Join(w.dir, name), data, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		w.publish("1.0", "")
+		write(read())
+		old := w.running("1.0")
+		w.publish("1.1", "# withdrawn later")
+		list, signature := read()
+		time.Sleep(time.Hour)
+		if err := os.Remove(filepath.Join(w.dir, "app_1.1.sh")); err != nil {
+			t.Fatal(err)
+		}
+		w.manifest()
+		write(read())
+		w.start()
+		w.looked()
+		time.Sleep(time.Minute)
+		w.kill()
+		write(list, signature)
+		w.start()
+		time.Sleep(time.Hour)
+		if st := w.status(); st.Current != old {
+			t.Errorf("it was led to %s", st.Current)
+		}
+		w.says("[META_OLDER]")
+	})
+}
