@@ -29,7 +29,7 @@ PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificate
 # and how many crash states of each of five file systems are looked at.
 export UPGRADERD_SOAK ?= 5m
 export UPGRADERD_SWEEP ?= 5m
-UPGRADERD_SOAK_CUTS ?= 4000
+UPGRADERD_SOAK_CUTS ?= 2600
 
 # Linters are installed by version, once for each version of Go: they cannot
 # read code for a newer Go than the one that built them.

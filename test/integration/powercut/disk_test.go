@@ -16,6 +16,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // The files that the process of a disk serves.
@@ -41,30 +42,32 @@ const (
 	acknowledged      // by the store, to whoever asked it for these steps
 )
 
-// serve is the whole process of a disk: it serves an image as a file in dir and
-// logs what reaches it, until dir is unmounted. Nobody else may live in it: a
-// process that waits for a disk of its own cannot even be killed.
-func serve(dir, image string, log io.Writer) error {
-	f, err := os.OpenFile(image, os.O_RDWR, 0)
+// serve is the whole process of a disk: it serves an image as a file and logs what
+// reaches it, until that is unmounted. Descriptor 3 is its /dev/fuse, mounted already.
+//
+// Nobody else may live in this process, and it leaves the test's mounts at once. A
+// process that is killed lets go of its mounts before its files: the last one to
+// hold a file system would wait for the disk that it serves itself, for ever.
+func serve(image, log *os.File) error {
+	if err := errors.Join(makeMountsPrivate(), unix.Unmount(home, unix.MNT_DETACH)); err != nil {
+		return fmt.Errorf("leave the mounts of the test: %w", err)
+	}
+	info, err := image.Stat()
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
+	defer image.Close()
 	out := bufio.NewWriter(log)
 	l := &requests{enc: gob.NewEncoder(out)}
 	root := &fs.Inode{}
-	server, err := fs.Mount(dir, root, &fs.Options{
+	server, err := fs.Mount("/dev/fd/3", root, &fs.Options{
 		MountOptions: fuse.MountOptions{
-			FsName: "powercut", Name: "powercut", DirectMountStrict: true, DisableSplice: true,
-			MaxWrite: fuse.MAX_KERNEL_WRITE, // a write of the loop device is one request
+			DisableSplice: true,
+			MaxWrite:      fuse.MAX_KERNEL_WRITE, // a write of the loop device is one request
 		},
 		OnAdd: func(ctx context.Context) {
 			for name, node := range map[string]fs.InodeEmbedder{
-				diskFile:         &diskNode{image: f, size: uint64(info.Size()), log: l},
+				diskFile:         &diskNode{image: image, size: uint64(info.Size()), log: l},
 				acknowledgedFile: &acknowledgedNode{log: l},
 				refusedFile:      &refusedNode{log: l},
 			} {

@@ -13,7 +13,6 @@ import (
 // leaveOutFsync has each fsync of this process do nothing from now on, and say
 // that it went well (seccomp(2)).
 func leaveOutFsync() error {
-	const nothing = unix.SECCOMP_RET_ERRNO | 0
 	statement := func(code uint16, k uint32) unix.SockFilter { return unix.SockFilter{Code: code, K: k} }
 	equal := func(k uint32, then uint8) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: k, Jt: then}
@@ -23,7 +22,7 @@ func leaveOutFsync() error {
 		equal(unix.SYS_FSYNC, 2),
 		equal(unix.SYS_FDATASYNC, 1),
 		statement(unix.BPF_RET|unix.BPF_K, unix.SECCOMP_RET_ALLOW),
-		statement(unix.BPF_RET|unix.BPF_K, nothing),
+		statement(unix.BPF_RET|unix.BPF_K, unix.SECCOMP_RET_ERRNO), // errno 0
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))

@@ -65,6 +65,10 @@ func (fs fileSystem) mount(device *os.File, dir string) error {
 	return nil
 }
 
+func makeMountsPrivate() error {
+	return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+}
+
 func unmount(dir string) error {
 	if err := unix.Unmount(dir, 0); err != nil {
 		return fmt.Errorf("unmount %s: %w", dir, err)

@@ -44,12 +44,12 @@ func TestMain(m *testing.M) {
 	case "":
 		err = isolate()
 	case isolatedTest:
-		err = errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("powercut", home, "tmpfs", 0, ""))
+		err = errors.Join(makeMountsPrivate(), unix.Mount("powercut", home, "tmpfs", 0, ""))
 		if err == nil {
 			os.Exit(m.Run())
 		}
 	case diskProcess:
-		err = serve(os.Args[1], os.Args[2], os.NewFile(3, "log"))
+		err = serve(os.NewFile(4, "image"), os.NewFile(5, "log"))
 	case writer, hastyWriter:
 		if r == hastyWriter {
 			err = leaveOutFsync()
@@ -79,7 +79,7 @@ func isolate() error {
 func stateCount(t *testing.T) int {
 	text := os.Getenv("UPGRADERD_CUTS")
 	if text == "" {
-		return 200
+		return 100
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {

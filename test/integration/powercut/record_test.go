@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -91,8 +92,14 @@ func startDisk(t *testing.T, content image) *disk {
 	if err := errors.Join(os.Mkdir(d.served, 0o755), os.Mkdir(d.mounted, 0o755), content.writeTo(file)); err != nil {
 		t.Fatal(err)
 	}
-	d.process = as(diskProcess, d.served, file.Name())
-	d.process.ExtraFiles = []*os.File{d.log}
+	connection, err := mountFUSE(d.served)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	d.process = as(diskProcess)
+	d.process.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS
+	d.process.ExtraFiles = []*os.File{connection, file, d.log}
 	out, err := d.process.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -109,6 +116,22 @@ func startDisk(t *testing.T, content image) *disk {
 		t.Fatalf("the disk says %q, want that it is ready (%v)", line, err)
 	}
 	return d
+}
+
+// mountFUSE gives the connection on which a process is to serve what is in dir.
+func mountFUSE(dir string) (*os.File, error) {
+	// Not by package os, which would make it one that does not block.
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	connection := os.NewFile(uintptr(fd), "/dev/fuse")
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,max_read=%d", fd, fuse.MAX_KERNEL_WRITE)
+	if err := unix.Mount("powercut", dir, "fuse.powercut", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		connection.Close()
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	return connection, nil
 }
 
 // mount makes a loop device of the disk and mounts it.
