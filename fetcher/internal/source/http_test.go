@@ -302,6 +302,26 @@ func TestRetryAfterDate(t *testing.T) {
 	}
 }
 
+// The date is by the server's clock, and this host's may say anything.
+func TestRetryAfterDateByAnotherClock(t *testing.T) {
+	for name, off := range map[string]time.Duration{"ahead": 30 * 365 * 24 * time.Hour, "behind": -30 * 365 * 24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				now := time.Now().Add(off)
+				w.Header().Set("Date", now.UTC().Format(http.TimeFormat))
+				w.Header().Set("Retry-After", now.Add(90*time.Second).UTC().Format(http.TimeFormat))
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}))
+			defer server.Close()
+			_, _, err := newHTTP(t, server.URL, HTTPOptions{}).Read(context.Background(), "SHA256SUMS", 100, "")
+			var e *fault.Error
+			if !errors.As(err, &e) || e.RetryAfter != 90*time.Second {
+				t.Errorf("got %v, to be asked again after %v, want 90s", err, e.RetryAfter)
+			}
+		})
+	}
+}
+
 func TestHTTPAsksForTheFileAsItIs(t *testing.T) {
 	var got http.Header
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -103,12 +103,21 @@ func (h *HTTP) status(name string, resp *http.Response) error {
 	default:
 		f = fault.New(fault.Status, err, "check Path=")
 	}
-	f.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
+	f.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), serversNow(resp))
 	return f
 }
 
 // retryAfterMax keeps a server from silencing us for good.
 const retryAfterMax = time.Hour
+
+// serversNow is the time by the clock that a date in Retry-After is by. This
+// host's is asked only where the server has none (RFC 9110, 6.6.1).
+func serversNow(resp *http.Response) time.Time {
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		return date
+	}
+	return time.Now()
+}
 
 // retryAfter reads seconds or a date; what is neither counts as not there.
 func retryAfter(s string, now time.Time) time.Duration {
