@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -90,6 +91,26 @@ func TestInstall(t *testing.T) {
 	again := install(t, root, Options{Program: program})
 	if len(again.Written)+len(again.Kept) != 0 {
 		t.Errorf("the second time: got %+v, want nothing done", again)
+	}
+}
+
+// What waits in a unit waits by the monotonic clock: OnCalendar= is by the clock
+// that jumps.
+func TestTimersAreMonotonic(t *testing.T) {
+	timers := 0
+	err := fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || path.Ext(name) != ".timer" {
+			return err
+		}
+		timers++
+		text, err := fs.ReadFile(files, name)
+		if strings.Contains(string(text), "OnCalendar=") {
+			t.Errorf("%s has OnCalendar=", name)
+		}
+		return err
+	})
+	if err != nil || timers == 0 {
+		t.Errorf("%d timers, %v", timers, err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 	"github.com/upgraderd/upgraderd/upgrader/store"
@@ -58,7 +59,7 @@ func revertUnproven(ctx context.Context, dir string, log *slog.Logger) error {
 		return err
 	}
 	defer unlock()
-	m := &machine{plain: log, store: s}
+	m := &machine{plain: log, store: s, wall: time.Now}
 	if _, err := s.LoadRecord(&m.record); err != nil {
 		return err
 	}

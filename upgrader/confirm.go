@@ -16,6 +16,9 @@ const (
 	// factsInterval lets a crash be seen within a second, at the price of
 	// two property reads of PID 1 a second while a release is watched.
 	factsInterval = 500 * time.Millisecond
+	// unwatchedMax is the longest time between two looks that counts as watched.
+	// What goes beyond it a frozen daemon has slept, or a bus was down for.
+	unwatchedMax = 5 * time.Second
 )
 
 func (m *machine) window() time.Duration {
@@ -38,7 +41,7 @@ const (
 // by facts and by probes. After a crash of the daemon the window begins anew.
 func (m *machine) confirm(ctx context.Context) (Event, error) {
 	began := time.Now()
-	end := began.Add(m.window())
+	looked, left := began, m.window()
 	watching, cancel := context.WithCancel(ctx)
 	rounds := make(chan error)
 	stopped := make(chan struct{})
@@ -102,7 +105,9 @@ func (m *machine) confirm(ctx context.Context) (Event, error) {
 		if m.base.Watch != f.Watch {
 			m.base = f // from here on we see who acts
 		}
-		if !time.Now().Before(end) && health.good() {
+		left -= min(time.Since(looked), unwatchedMax)
+		looked = time.Now()
+		if left <= 0 && health.good() {
 			m.emit(ctx, journal.ReleaseConfirmed, slog.Duration("took", time.Since(began)), slog.String("result", string(VerdictGood)))
 			m.finish(ctx, VerdictGood, "")
 			return ReleaseProved, nil

@@ -57,6 +57,7 @@ type Daemon struct {
 	newest func(*Target) (source, error)
 	// disk makes what a machine writes to of an open store.
 	disk func(*store.Store) disk
+	wall wallClock
 
 	reloads chan []*Target
 	exits   chan string   // names of machines that ended
@@ -95,6 +96,7 @@ func New(o Options) (*Daemon, error) {
 		changed: make(chan struct{}, 1),
 		status:  map[string]TargetStatus{},
 		disk:    func(s *store.Store) disk { return s },
+		wall:    time.Now,
 	}
 	d.newest = func(t *Target) (source, error) {
 		f, err := fetcher.New(t.Source, o.Log)
@@ -288,6 +290,7 @@ func (d *Daemon) machine(t *Target) *machine {
 		plain:   d.o.Log,
 		woken:   make(chan struct{}, 1),
 		publish: d.put,
+		wall:    d.wall,
 	}
 	m.use(t)
 	return m

@@ -25,6 +25,9 @@ func (w *world) guard(ctx context.Context, wrap func(*store.Store) disk, sd Syst
 	if wrap != nil {
 		d.disk = wrap
 	}
+	if w.wall != nil {
+		d.wall = w.wall
+	}
 	return d.guard(ctx, Guarded{Target: w.target, Patience: guardPatience, Failed: w.failed})
 }
 

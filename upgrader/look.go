@@ -85,7 +85,7 @@ func (m *machine) consult(ctx context.Context, current store.Release, has bool) 
 	if m.hush.in == m.state { // what failed in a later step is not mended by this one
 		m.calm(ctx)
 	}
-	m.checked = time.Now().UTC()
+	m.checked = m.wall.date()
 	m.record.Seen = m.record.Seen.With(listing, m.checked)
 	c, ok, err := m.choose(ctx, listing.Candidates, current, has)
 	if err != nil {
@@ -253,19 +253,56 @@ func (m *machine) knownBad(ctx context.Context, c fetcher.Candidate) (store.Bad,
 	return store.Bad{}, false, nil
 }
 
-// bad tells whether a digest is known bad still: a verdict may expire. A clock
-// that jumps ahead only has a release tried once more.
+// bad tells whether a digest is known bad still: a verdict may expire.
 func (m *machine) bad(ctx context.Context, d store.Digest) (store.Bad, bool, error) {
 	bad, ok, err := m.store.Bad(d)
-	if err != nil || !ok || m.target.KnownBad == 0 || time.Since(bad.When) < m.target.KnownBad {
+	if err != nil || !ok || m.target.KnownBad == 0 || m.known(ctx, d, bad) < m.target.KnownBad {
 		return bad, ok, err
 	}
 	if err := m.store.Forgive(d); err != nil {
 		return bad, true, err
 	}
+	delete(m.terms, d)
 	m.emit(ctx, journal.ReleaseForgiven, slog.String("to", bad.Version), slog.String("digest", d.String()),
 		slog.Duration("limit", m.target.KnownBad), slog.String("reason", bad.Reason))
 	return store.Bad{}, false, nil
+}
+
+// term is how long a digest has been known bad, in time of this process and
+// what those before it noted.
+type term struct {
+	since time.Time
+	noted time.Duration // on disk, when since was
+}
+
+// noteMax is how much of a term a restart may forget.
+const noteMax = 10 * time.Minute
+
+// known is for how long the daemon has known digest d to be bad. It counts by
+// itself: the date in the entry and the clock of now may both be wrong. What it
+// has counted is noted now and then, so that the next process goes on from there.
+func (m *machine) known(ctx context.Context, d store.Digest, bad store.Bad) time.Duration {
+	noted := time.Duration(bad.KnownSec) * time.Second
+	t, ok := m.terms[d]
+	if !ok || t.noted != noted { // new to us, or written anew by somebody else
+		t = term{time.Now(), noted}
+	}
+	known := t.noted + time.Since(t.since)
+	if known-t.noted >= min(m.target.KnownBad/16, noteMax) && known < m.target.KnownBad {
+		entry := bad
+		entry.KnownSec = int64(known / time.Second)
+		if err := m.store.MarkBad(d, entry); err != nil {
+			m.log.DebugContext(ctx, "noting how long a release is known bad", "error", err)
+		} else {
+			whole := time.Duration(entry.KnownSec) * time.Second
+			t = term{time.Now().Add(whole - known), whole}
+		}
+	}
+	if m.terms == nil {
+		m.terms = map[store.Digest]term{}
+	}
+	m.terms[d] = t
+	return known
 }
 
 // saidMax bounds what is remembered of a source that offers other bytes every

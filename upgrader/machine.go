@@ -11,6 +11,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
 
@@ -207,9 +208,11 @@ type machine struct {
 	offered atomic.Pointer[offer]
 	woken   chan struct{} // holds one token
 	publish func(TargetStatus)
+	wall    wallClock
 	serving string          // release that a supervisor named last
 	found   string          // candidate announced last, so that a retry is not news
 	said    map[string]bool // what was said once, see once
+	terms   map[store.Digest]term
 
 	candidate fetcher.Candidate // from Idle to Fetching
 	wanted    *Order            // an upgrade that the operator ordered, for choose
@@ -277,7 +280,7 @@ func (m *machine) enter(ctx context.Context, next State) error {
 		return nil // the record still names what has to be recovered
 	}
 	if next != m.record.State {
-		m.record.Since = time.Now().UTC()
+		m.record.Since = m.wall.date()
 	}
 	m.record.State = next
 	for {

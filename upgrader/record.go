@@ -119,7 +119,7 @@ func (m *machine) conclude(v Verdict, reason string) {
 	r := &m.record
 	r.Last = &Outcome{
 		Verdict: v, From: version(r.From), To: version(r.To), Digest: r.Digest,
-		Reason: reason, When: time.Now().UTC(),
+		Reason: reason, When: m.wall.date(),
 	}
 	if v != VerdictInconclusive {
 		r.Attempts = 0

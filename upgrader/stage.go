@@ -198,9 +198,13 @@ func isArtifactsFault(err error) bool {
 // refuse ends the attempt before the release took any traffic. Its digest is
 // known bad from now on.
 func (m *machine) refuse(ctx context.Context, why string) (Event, error) {
+	m.lookNow = true // an older one may still be newer than what runs
 	if err := m.markBad(why); err != nil {
-		// Not remembered, so it will be tried again; that is the safe side.
+		// Not remembered, so it will be tried again; that is the safe side, if
+		// it is not at once.
 		m.trouble(ctx, journal.StepFailed, err)
+		m.lookNow = false
+		m.retryAfter(m.pause.next(pauseMax))
 	}
 	m.emit(ctx, journal.ReleaseRefused, slog.String("reason", why), slog.String("result", string(VerdictRefused)))
 	m.conclude(VerdictRefused, why)
@@ -208,7 +212,6 @@ func (m *machine) refuse(ctx context.Context, why string) (Event, error) {
 		m.trouble(ctx, journal.StepFailed, err)
 	}
 	m.tidy(ctx)
-	m.lookNow = true // an older one may still be newer than what runs
 	return ReleaseRefused, nil
 }
 
@@ -228,5 +231,6 @@ func (m *machine) markBad(why string) error {
 	// It is told with its reason right now, and need not be told again as
 	// known bad by the next look at the source.
 	m.noteSaid(badKey(m.candidate))
-	return m.store.MarkBad(digest, store.Bad{Version: version(m.record.To), Reason: why, When: time.Now().UTC()})
+	delete(m.terms, digest) // it begins anew
+	return m.store.MarkBad(digest, store.Bad{Version: version(m.record.To), Reason: why, When: m.wall.date()})
 }

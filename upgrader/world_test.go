@@ -38,7 +38,8 @@ type world struct {
 	// What the next daemon gets instead of the real store and the unit.
 	wrap    func(*store.Store) disk
 	systemd Systemd
-	failed  bool // OnFailure= starts the guard
+	wall    wallClock // which jumps; nil if it does not
+	failed  bool      // OnFailure= starts the guard
 }
 
 // in runs a test in a world whose clock is its own: seconds pass as soon as
@@ -159,6 +160,9 @@ func (w *world) start() {
 		w.t.Fatal(err)
 	}
 	d.newest = w.source
+	if w.wall != nil {
+		d.wall = w.wall
+	}
 	if w.wrap != nil {
 		d.disk = w.wrap
 	}
@@ -313,6 +317,8 @@ type fakeUnit struct {
 	runs       string               // the release, whoever says so
 	behave     map[string]behaviour // by version
 	calls      []string
+	looks      int
+	frozen     time.Duration
 	invocation int
 	check      systemd.Result // of the check unit; default done
 	checkCode  int32
@@ -351,9 +357,30 @@ func (u *fakeUnit) count(verb string) int {
 	return n
 }
 
-func (u *fakeUnit) Facts(ctx context.Context, name string) (systemd.Facts, error) {
+// freeze has the next look take d, whatever its context says: a process that
+// does not run does not end its calls either.
+func (u *fakeUnit) freeze(d time.Duration) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.frozen = d
+}
+
+// asked counts the looks at the unit.
+func (u *fakeUnit) asked() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.looks
+}
+
+func (u *fakeUnit) Facts(ctx context.Context, name string) (systemd.Facts, error) {
+	u.mu.Lock()
+	frozen := u.frozen
+	u.frozen = 0
+	u.mu.Unlock()
+	time.Sleep(frozen)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.looks++
 	if ctx.Err() != nil {
 		return systemd.Facts{}, ctx.Err()
 	}

@@ -123,7 +123,7 @@ func last(s upgrader.TargetStatus, now time.Time) string {
 	if s.Last.From != "" {
 		change = s.Last.From + " → " + s.Last.To
 	}
-	return fmt.Sprintf("%s %s, %s", change, verdict(s.Last.Verdict), ago(now.Sub(s.Last.When)))
+	return fmt.Sprintf("%s %s, %s", change, verdict(s.Last.Verdict), when(s.Last.When, now))
 }
 
 // verdict is one as people say it.
@@ -158,7 +158,7 @@ func remarks(s upgrader.TargetStatus, now time.Time) []string {
 		if s.Last != nil && s.Last.Digest == bad.Digest {
 			continue // told above
 		}
-		lines = append(lines, fmt.Sprintf("known bad: %s (%.12s…), %s: %s", bad.Version, bad.Digest, ago(now.Sub(bad.When)), bad.Reason))
+		lines = append(lines, fmt.Sprintf("known bad: %s (%.12s…), %s: %s", bad.Version, bad.Digest, when(bad.When, now), bad.Reason))
 	}
 	if s.Unsigned {
 		lines = append(lines, "unsigned source (Verify=no): whoever controls it decides what runs here")
@@ -181,8 +181,13 @@ func orDash(s string) string {
 	return s
 }
 
-// ago is a time span as people say it, in one unit.
-func ago(d time.Duration) string {
+// when is a date as people say it, in one unit. One to come is from a clock that
+// was wrong, or this one is, so it is shown as it is.
+func when(date, now time.Time) string {
+	d := now.Sub(date)
+	if d < -time.Minute {
+		return date.UTC().Format("2006-01-02 15:04 UTC") + ", to come by this clock"
+	}
 	for _, unit := range []struct {
 		name string
 		span time.Duration

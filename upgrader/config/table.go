@@ -75,7 +75,7 @@ func Keys() []Key {
 		{
 			Section: "Upgrade", Name: "KnownBadSec", Value: "TIME", Example: "7d",
 			Help: "How long a release that was refused or rolled back is not tried again. By default it is not until `upgraderd forgive` says so, or " +
-				"until the source offers other bytes.",
+				"until the source offers other bytes. The time that upgraderd runs counts, whatever the host's clock says.",
 			set: span(func(t *target) *time.Duration { return &t.KnownBad }, time.Second, year),
 		},
 		{

@@ -18,6 +18,9 @@ type Bad struct {
 	Version string    `json:"version,omitempty"`
 	Reason  string    `json:"reason"`
 	When    time.Time `json:"when"`
+	// KnownSec is for how many seconds the daemon knew of it when it noted that
+	// last. When says less: the clock may have been wrong then, or is now.
+	KnownSec int64 `json:"known_sec,omitempty"`
 }
 
 // maxBadReason keeps one entry within the reserve, in bytes.
