@@ -3,6 +3,7 @@ package upgrader
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"aead.dev/minisign"
 
 	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
@@ -40,6 +43,7 @@ type world struct {
 	systemd Systemd
 	wall    wallClock // which jumps; nil if it does not
 	failed  bool      // OnFailure= starts the guard
+	private minisign.PrivateKey
 }
 
 // in runs a test in a world whose clock is its own: seconds pass as soon as
@@ -139,11 +143,39 @@ func (w *world) manifest() {
 		}
 		fmt.Fprintf(&b, "%x  %s\n", sha256.Sum256(data), e.Name())
 	}
-	tmp := filepath.Join(w.dir, ".sums")
-	if err := os.WriteFile(tmp, []byte(b.String()), 0o644); err != nil {
+	put := func(name string, data []byte) {
+		tmp := filepath.Join(w.dir, ".sums")
+		if err := errors.Join(os.WriteFile(tmp, data, 0o644), os.Rename(tmp, filepath.Join(w.dir, name))); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	if w.target.Source.Verify != fetcher.VerifyNo {
+		put("SHA256SUMS.minisig", minisign.Sign(w.private, []byte(b.String())))
+	}
+	put("SHA256SUMS", []byte(b.String()))
+}
+
+// newKey has the source sign with another key from now on.
+func (w *world) newKey() (public string) {
+	w.t.Helper()
+	key, private, err := minisign.GenerateKey(rand.Reader)
+	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := os.Rename(tmp, filepath.Join(w.dir, "SHA256SUMS")); err != nil {
+	w.private = private
+	return key.String()
+}
+
+// edit changes the target's file and has the daemon read it again, if one is
+// there to do so.
+func (w *world) edit(change func(*Target)) {
+	w.t.Helper()
+	edited := *w.target
+	change(&edited)
+	w.target = &edited
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := w.daemon.Reload(ctx, []*Target{w.target}); err != nil && ctx.Err() == nil {
 		w.t.Fatal(err)
 	}
 }
