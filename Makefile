@@ -28,7 +28,7 @@ PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificate
 # How long the random life of make soak goes on, and the kills at system calls;
 # and how many crash states of each of five file systems are looked at.
 export UPGRADERD_SOAK ?= 5m
-export UPGRADERD_SWEEP ?= 5m
+export UPGRADERD_SWEEP ?= 8m
 UPGRADERD_SOAK_CUTS ?= 2600
 
 # Linters are installed by version, once for each version of Go: they cannot

@@ -31,11 +31,18 @@ type Publisher struct {
 
 // New makes a publisher with a fresh key and no artifacts.
 func New() (*Publisher, error) {
+	p := &Publisher{digests: make(map[string][sha256.Size]byte)}
+	return p, p.NewKey()
+}
+
+// NewKey has the publisher sign with a fresh key from now on.
+func (p *Publisher) NewKey() error {
 	public, secret, err := minisign.GenerateKey(rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("make a signing key: %w", err)
+		return fmt.Errorf("make a signing key: %w", err)
 	}
-	return &Publisher{Key: public.String(), secret: secret, digests: make(map[string][sha256.Size]byte)}, nil
+	p.Key, p.secret = public.String(), secret
+	return nil
 }
 
 // Add lists an artifact; an older one of that name is forgotten.

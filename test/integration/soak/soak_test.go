@@ -66,6 +66,7 @@ type life struct {
 	source  *kit.Source
 	clients *load.Process
 	count   int // of releases
+	fresh   int // of targets that came and went
 	// least is the version that must serve when all is quiet, or a newer one
 	// that is good: what was interrupted is tried again, some time.
 	least string
@@ -222,8 +223,10 @@ func (s status) tried(version string) bool {
 	return s.Last != nil && s.Last.To == version
 }
 
-func (l *life) status() (status, error) {
-	out, err := l.m.Machine.Run(l.t.Context(), "upgraderd", "status", "--json", "hello")
+func (l *life) status() (status, error) { return l.statusOf("hello") }
+
+func (l *life) statusOf(target string) (status, error) {
+	out, err := l.m.Machine.Run(l.t.Context(), "upgraderd", "status", "--json", target)
 	if err != nil {
 		return status{}, err
 	}

@@ -18,22 +18,31 @@ import (
 	"github.com/upgraderd/upgraderd/test/load"
 )
 
-// swept are the system calls by which the daemon changes a disk or talks to
-// somebody, and how often each is made to end it, once for each call of an
-// upgrade in turn.
-var swept = []struct {
+// syscalls are those of one name, and how often each is made to end the daemon,
+// at the first, the second and so on.
+type syscalls struct {
 	call string
 	most int
-}{
+}
+
+// swept are the system calls by which the daemon changes a disk or talks to
+// somebody.
+var swept = []syscalls{
 	{"fsync", 40}, {"renameat", 30}, {"mkdirat", 8}, {"symlinkat", 12}, {"unlinkat", 30}, {"fchmod", 8}, {"fchmodat", 8},
 	{"openat", 24}, {"write", 24}, {"pwrite64", 8}, {"flock", 2}, {"sendmsg", 24}, {"sendto", 8}, {"connect", 2}, {"getdents64", 12},
 }
 
+// decisive are those that a rollback, a first install and a change of keys are
+// swept by: what they do beside it they have in common with an upgrade.
+var decisive = []syscalls{{"renameat", 30}, {"fsync", 40}, {"unlinkat", 20}, {"symlinkat", 8}, {"sendmsg", 20}, {"openat", 24}}
+
 // TestKillSweep kills the real daemon at its first, second, … call of each kind
-// during an upgrade, by fault injection of strace(1): the call is not made. The
-// next daemon must converge by itself each time, and clients lose nothing.
+// during a first install, an upgrade that has old releases pruned, a rollback and
+// a change of the trusted key, by fault injection of strace(1): the call is not
+// made. The next daemon must converge by itself each time, and clients lose
+// nothing. Each second kill hits the daemon that recovers, too.
 func TestKillSweep(t *testing.T) {
-	limit := 5 * time.Minute
+	limit := 8 * time.Minute
 	if text := os.Getenv("UPGRADERD_SWEEP"); text != "" {
 		var err error
 		if limit, err = time.ParseDuration(text); err != nil {
@@ -49,37 +58,158 @@ func TestKillSweep(t *testing.T) {
 	l.publish("")
 	l.calm()
 
-	kills, points := 0, 0
+	fresh := l.freshSource()
+	ways := []struct {
+		name  string
+		swept []syscalls
+		share time.Duration // of the time, in tenths
+		do    func()        // until all is quiet again
+	}{
+		{"a first install", decisive, 2, func() { l.installFresh(fresh) }},
+		{"a rollback", decisive, 2, func() { l.publish("sicken:20ms"); l.calm() }},
+		{"a change of the trusted key", decisive, 2, func() { l.changeKey(); l.calm() }},
+		{"an upgrade", swept, 4, func() { l.publish(""); l.calm() }}, // and the fourth release and on have one pruned
+	}
 	began := time.Now()
-	for _, s := range swept {
-		for n := 1; n <= s.most && time.Since(began) < limit; n++ {
-			before := m.Property("upgraderd.service", "NRestarts")
-			stop := l.inject(s.call, n)
-			l.publish("")
-			l.calm()
-			stop()
-			points++
-			if m.Property("upgraderd.service", "NRestarts") == before {
-				break // an upgrade makes no so many calls of this kind
-			}
-			kills++
-			if t.Failed() {
-				t.Fatalf("after a kill at %s number %d", s.call, n)
-			}
+	var figure []string
+	total := 0
+	for _, way := range ways {
+		kills, points := l.sweep(way.swept, time.Now().Add(limit*way.share/10), way.do)
+		t.Logf("%s: %d times, %d kills", way.name, points, kills)
+		if t.Failed() {
+			t.Fatalf("%s does not survive", way.name)
 		}
+		if kills < 4 {
+			t.Errorf("%s: only %d kills: this shows little", way.name, kills)
+		}
+		figure = append(figure, fmt.Sprintf("%d in %s", kills, way.name))
+		total += kills
 	}
 	r := m.NothingLost(l.clients)
-	t.Logf("%d upgrades, %d kills in %v", points, kills, time.Since(began).Round(time.Second))
-	if kills < 20 {
-		t.Errorf("only %d kills: this shows little", kills)
+	t.Logf("%d kills in %v", total, time.Since(began).Round(time.Second))
+	if total < 20 {
+		t.Errorf("only %d kills: this shows little", total)
 	}
 	err := figures.Note(figures.Row{
 		Name: "kill sweep of the daemon, by system call", Target: "0 violations", Missed: t.Failed(),
-		Figure: fmt.Sprintf("0 violations in %d kills of %d upgrades, %d requests, %d lost", kills, points, r.Sent, r.Failures()),
+		Figure: fmt.Sprintf("0 violations in %d kills (%s), %d requests, %d lost", total, strings.Join(figure, ", "), r.Sent, r.Failures()),
 	})
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// sweep has do happen again and again, and the daemon end at the next call each
+// time, until it makes no so many calls or the time is over.
+func (l *life) sweep(swept []syscalls, until time.Time, do func()) (kills, points int) {
+	over := map[string]bool{}
+	for n := 1; len(over) < len(swept); n++ {
+		for _, s := range swept {
+			if over[s.call] || n > s.most || time.Now().After(until) {
+				over[s.call] = true
+				continue
+			}
+			before := l.restarts()
+			stop := l.inject(s.call, n)
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				if n%2 == 0 { // the next daemon ends early in what it finds
+					l.killNext(before)
+				}
+			}()
+			do()
+			stop()
+			<-ended
+			points++
+			if l.restarts() == before {
+				over[s.call] = true
+				continue
+			}
+			kills++
+			if l.t.Failed() {
+				l.t.Errorf("after a kill at %s number %d", s.call, n)
+				return kills, points
+			}
+		}
+	}
+	return kills, points
+}
+
+func (l *life) restarts() string { return l.m.Property("upgraderd.service", "NRestarts") }
+
+// killNext kills the daemon that follows one that ended, while it recovers. It
+// gives up where none ended.
+func (l *life) killNext(before string) {
+	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if l.restarts() != before {
+			l.kill("upgraderd.service")
+			return
+		}
+	}
+}
+
+// freshSource has one release of a program that nobody follows yet.
+func (l *life) freshSource() *kit.Source {
+	source := l.m.DirSource("/srv/fresh")
+	source.Publish("fresh-1.0", kit.Hello(l.t, "1.0", ""))
+	return source
+}
+
+// installFresh follows a target that is new, until its unit serves its first
+// release, and takes it away again.
+func (l *life) installFresh(source *kit.Source) {
+	l.fresh++
+	m, name := l.m, fmt.Sprintf("fresh%d", l.fresh)
+	unit, config := "live@"+name, "/etc/upgraderd/"+name+".upgrade"
+	m.Write("/etc/systemd/system/"+unit+".socket.d/address.conf", "[Socket]\nListenStream=/run/"+name+".sock\n")
+	m.Write(config, fmt.Sprintf("[Upgrade]\nUnit=%s.service\n[Source]\nPath=/srv/fresh\nMatchPattern=fresh-@v\nKey=%s\nPollIntervalSec=1s\n[Confirm]\nWindowSec=200ms\n", unit, source.Key))
+	m.Run("systemctl", "daemon-reload")
+	m.Run("systemctl", "start", "--no-block", unit+".socket", unit+".service")
+	l.reread()
+	var why string
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		s, err := l.statusOf(name)
+		switch {
+		case err != nil:
+			why = err.Error()
+		case s.State != "idle" || s.Next != "" || !strings.HasPrefix(s.Current, "1.0-"):
+			why = fmt.Sprintf("%+v", s)
+		case m.Property(unit+".service", "ActiveState") != "active":
+			why = "the unit is not active"
+		default:
+			why = ""
+		}
+		if why == "" || time.Now().After(deadline) {
+			break
+		}
+	}
+	if why != "" {
+		l.t.Errorf("%s was not installed: %s", name, why)
+	}
+	m.Run("rm", config)
+	l.reread()
+	m.Run("systemctl", "stop", unit+".service", unit+".socket")
+}
+
+// reread has the daemon read its configuration again, and one that ends over
+// that reads it when it starts.
+func (l *life) reread() {
+	if _, err := l.m.Machine.Run(l.t.Context(), "systemctl", "reload", "upgraderd.service"); err != nil {
+		l.t.Logf("reload: %v", err)
+	}
+}
+
+// changeKey has the publisher sign with another key, and the target trust that
+// one alone.
+func (l *life) changeKey() {
+	old := l.source.Key
+	if err := l.source.NewKey(); err != nil {
+		l.t.Fatal(err)
+	}
+	l.publish("")
+	l.m.Run("sed", "-i", "s|^Key="+old+"$|Key="+l.source.Key+"|", "/etc/upgraderd/hello.upgrade")
+	l.reread()
 }
 
 // inject has the daemon that runs now end with its n-th call of that name from
