@@ -33,6 +33,9 @@ type Options struct {
 	StateDir string
 	// Targets to follow; more or others can come with Reload.
 	Targets []*Target
+	// Broken are the names of targets whose files are there, and cannot be
+	// followed as they are. What is pending of them waits until they are mended.
+	Broken []string
 	// Systemd moves the units. Required.
 	Systemd Systemd
 	// Log gets every event; see package journal. Default: nobody.
@@ -162,6 +165,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		d.put(readStatus(d.o.StateDir, t))
 		start(t, locked[t.Name])
 	}
+	running.Go(func() { d.retireAll(ctx) })
 	journal.Emit(ctx, d.o.Log, journal.DaemonStarted, slog.Int("targets", len(fleet)))
 	d.notify("READY=1", "STATUS="+summary(d.Status()))
 	desired := map[string]*Target{}

@@ -56,11 +56,18 @@ func (w *world) reboot() {
 // orphaned has 1.0 serve, and ends the daemon while 1.1 is on trial.
 func (w *world) orphaned() (old, name string) {
 	w.t.Helper()
+	old, name = w.onTrial()
+	w.kill()
+	return old, name
+}
+
+// onTrial has 1.0 serve, and 1.1 on trial.
+func (w *world) onTrial() (old, name string) {
+	w.t.Helper()
 	old = w.running("1.0")
 	w.start()
 	name = w.publish("1.1", "")
 	w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
-	w.kill()
 	return old, name
 }
 

@@ -16,11 +16,15 @@ import (
 // together say whether to finish or to revert. It may be interrupted and
 // begun again at any point.
 func (m *machine) recover(ctx context.Context) (Event, error) {
-	if err := m.load(ctx); err != nil {
-		return StepFailed, err
+	loaded := m.load(ctx)
+	// A target that is gone comes to its verdict first.
+	if loaded != nil || !m.retired() || !m.record.State.pending() {
+		if err := m.adopt(ctx); err != nil {
+			return "", err
+		}
 	}
-	if err := m.adopt(ctx); err != nil {
-		return "", err
+	if loaded != nil {
+		return StepFailed, loaded
 	}
 	if err := m.mend(ctx); err != nil {
 		return StepFailed, err

@@ -48,6 +48,8 @@ func (m *machine) rollBack(ctx context.Context) (Event, error) {
 		return StepFailed, ctx.Err()
 	case errors.As(err, &stuck):
 		return m.rollbackFailed(ctx, err)
+	case m.retired() && systemd.HasCode(err, systemd.CodeDenied):
+		return m.rollbackFailed(ctx, errGone(m.target.Unit))
 	case err != nil:
 		return StepFailed, err // nobody could be asked; try again
 	}

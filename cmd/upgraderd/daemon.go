@@ -56,8 +56,9 @@ func follow(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	targets, broken := loadTargets(log)
 	daemon, err := upgrader.New(upgrader.Options{
-		StateDir: stateDirectory(), Targets: loadTargets(log), Systemd: bus, Log: log,
+		StateDir: stateDirectory(), Targets: targets, Broken: broken, Systemd: bus, Log: log,
 		Notify: activation.Notify, WatchdogInterval: interval,
 	})
 	if err != nil {
@@ -70,7 +71,8 @@ func follow(ctx context.Context, log *slog.Logger) error {
 		for {
 			select {
 			case <-hangups:
-				if err := daemon.Reload(ctx, loadTargets(log)); err != nil && ctx.Err() == nil {
+				targets, _ := loadTargets(log)
+				if err := daemon.Reload(ctx, targets); err != nil && ctx.Err() == nil {
 					log.Error("reading the targets again", "error", err)
 				}
 			case <-ctx.Done():
@@ -92,15 +94,16 @@ func stateDirectory() string {
 
 // loadTargets reads the configuration. What is wrong with it goes to the
 // journal, one line each, and never stops the targets that are whole.
-func loadTargets(log *slog.Logger) []*upgrader.Target {
+func loadTargets(log *slog.Logger) (targets []*upgrader.Target, broken []string) {
 	targets, diagnostics := config.LoadAll("/")
 	for _, d := range diagnostics {
-		event := journal.ConfigRejected
-		if d.Warning {
-			event = journal.ConfigDoubtful
+		event := journal.ConfigDoubtful
+		if !d.Warning {
+			event = journal.ConfigRejected
+			broken = append(broken, d.Target)
 		}
 		journal.Emit(context.Background(), log, event,
 			slog.String("target", d.Target), slog.String("error", d.String()), slog.String("hint", cmp.Or(d.Hint, "see upgraderd verify")))
 	}
-	return targets
+	return targets, broken
 }

@@ -75,12 +75,16 @@ func guard(ctx context.Context, o upgrader.Options, name string, patience time.D
 	}
 	bus := systemd.New(systemd.Options{Log: o.Log})
 	defer func() { _ = bus.Close() }()
+	o.Systemd = bus
 	target, diagnostics := config.Peek("/", name)
 	if target == nil { // nobody may touch its unit any more; once is enough to say so
+		var err error
+		if _, others := config.PeekAll("/"); len(others.Of(name)) == 0 { // gone, and not only broken
+			err = upgrader.Retire(ctx, o, name)
+		}
 		_, _ = bus.Stop(ctx, upgrader.GuardTimer(name))
-		return withStatus(exitConfig, diagnostics.Err())
+		return withStatus(exitConfig, errors.Join(diagnostics.Err(), err))
 	}
-	o.Systemd = bus
 	return upgrader.Guard(ctx, o, upgrader.Guarded{Target: target, Patience: patience, Failed: failed})
 }
 

@@ -1,0 +1,154 @@
+package upgrader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+
+	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+)
+
+// A target is retired when its .upgrade file goes, and with the file goes the
+// right to move its unit. In the middle of an upgrade a daemon that lives comes
+// to its verdict first. Where it ended meanwhile, nobody knows any more how to
+// judge the release: what serves stays, and what was pending is settled, so that
+// no reboot, months later, reverts what everybody has forgotten.
+
+// retired tells that the daemon offers no configuration any more.
+func (m *machine) retired() bool {
+	o := m.offered.Load()
+	return o != nil && o.target == nil
+}
+
+// Retire settles what is pending of a target that is gone: what serves stays, and
+// counts as neither good nor bad. It moves links, and asks systemd what serves.
+// A target whose lock is held is left alone, and one that has nothing pending.
+//
+// Of the options, Targets and Broken are ignored. The error tells that it is not
+// known what serves, or of the disk; then nothing is settled, and it may be tried
+// again.
+func Retire(ctx context.Context, o Options, target string) error {
+	o.Targets = nil
+	d, err := New(o)
+	if err != nil {
+		return err
+	}
+	return d.retire(ctx, target)
+}
+
+func (d *Daemon) retire(ctx context.Context, name string) error {
+	if pending, err := Pending(d.o.StateDir, name); err != nil || !pending {
+		return err
+	}
+	held, err := d.open(&Target{Name: name})
+	if errors.Is(err, store.ErrLocked) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer held.unlock()
+	m := d.machine(&Target{Name: name})
+	m.store = d.disk(held.Store)
+	if err := m.load(ctx); err != nil || !m.record.State.pending() {
+		return err
+	}
+	m.use(&Target{Name: name, Unit: m.record.Unit, Swap: m.record.Swap})
+	m.state = m.record.State
+	return m.retire(ctx)
+}
+
+// retireAll settles what is left of targets that are gone since the daemon before
+// this one. Where systemd cannot be asked, it tries again.
+func (d *Daemon) retireAll(ctx context.Context) {
+	entries, err := os.ReadDir(d.o.StateDir)
+	if err != nil {
+		d.o.Log.Warn("looking for targets that are gone", "error", err)
+		return
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if !e.IsDir() || slices.Contains(d.o.Broken, name) || slices.ContainsFunc(d.o.Targets, func(t *Target) bool { return t.Name == name }) {
+			continue
+		}
+		var pause backoff
+		var quiet hush
+		for {
+			err := d.retire(ctx, name)
+			if err == nil {
+				break
+			}
+			if text := err.Error(); quiet.isNews(journal.StepFailed, Recovering, text) {
+				d.o.Log.Warn("settling what is left of a target that is gone", "target", name, "error", text)
+			}
+			if !sleep(ctx, pause.next(0)) {
+				return
+			}
+		}
+	}
+}
+
+// retire ends the attempt that the record names.
+func (m *machine) retire(ctx context.Context) error {
+	verdict, why := VerdictInconclusive, "its .upgrade file went while it was on trial; what serves stays"
+	event, attr := journal.OperatorIntervened, slog.String("reason", why)
+	switch m.record.State {
+	case Swapping:
+		if err := m.retireSwap(ctx); err != nil {
+			return err
+		}
+	case RollingBack:
+		// Its next start is of the one to return to, whatever serves now.
+		back, ok, err := m.goal()
+		if err != nil {
+			return err
+		}
+		if ok {
+			if err := m.store.SetLink(store.Current, back); err != nil {
+				return err
+			}
+		}
+		text := errGone(m.target.Unit).Error()
+		verdict, why = VerdictStuck, m.record.Reason+"; "+text
+		event, attr = journal.RollbackFailed, slog.String("error", text)
+	}
+	for _, which := range []store.LinkName{store.Next, store.Staged} {
+		if err := m.store.ClearLink(which); err != nil {
+			return err
+		}
+	}
+	m.emit(ctx, event, attr, slog.String("result", string(verdict)))
+	m.conclude(verdict, why)
+	return m.enter(ctx, Idle)
+}
+
+// retireSwap has the links name what serves.
+func (m *machine) retireSwap(ctx context.Context) error {
+	to, ok := release(m.record.To)
+	if !ok || m.record.Swap == "" {
+		return nil // it had not begun
+	}
+	f, err := m.still(ctx)
+	if err != nil {
+		return err
+	}
+	current, has, err := m.store.Link(store.Current)
+	switch {
+	case err != nil:
+		return err
+	case f.Running() && serves(f, to.Name):
+		return m.advance(to)
+	case m.record.Swap == SwapRestart && f.Running() && has && current == to && f.InvocationID != m.record.Invocation:
+		return nil
+	}
+	return m.revert()
+}
+
+// errGone is a unit that may not be moved any more.
+func errGone(unit string) error {
+	return fmt.Errorf("the target's .upgrade file is gone, and with it the right to move %s; restart it by hand", unit)
+}
