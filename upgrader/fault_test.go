@@ -11,6 +11,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader/store"
+	"github.com/upgraderd/upgraderd/upgrader/store/reason"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
 
@@ -65,6 +66,23 @@ func (b *breaker) call(name string, do func() error) error {
 		return fmt.Errorf("%s: %w", name, syscall.ENOSPC)
 	}
 	return do()
+}
+
+// mend ends what fails for ever.
+func (b *breaker) mend() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.at = 0
+}
+
+// roomless is a disk that has no room for a release.
+type roomless struct {
+	*store.Store
+	*breaker
+}
+
+func (d roomless) Preflight(int64) error {
+	return reason.FS("make room", d.call("preflight", func() error { return nil }))
 }
 
 // faultyDisk is a real store behind a breaker. Reading does not count: a

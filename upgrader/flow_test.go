@@ -630,6 +630,20 @@ func TestUpgrades(t *testing.T) {
 			w.eventually("no trouble", func(st TargetStatus) bool { return st.Trouble == "" })
 			w.saysOnce("the source answers again")
 		},
+		"the disk is full": func(t *testing.T, w *world) {
+			w.running("1.0")
+			b := &breaker{kind: failForever, at: 1}
+			w.wrap = func(s *store.Store) disk { return roomless{s, b} }
+			w.start()
+			name := w.publish("1.1", "")
+			w.eventually("trouble", func(st TargetStatus) bool { return strings.Contains(st.Trouble, "FS_NOSPACE") })
+			time.Sleep(10 * time.Minute)
+			b.mend()
+			w.settles(name, VerdictGood)
+			w.saysOnce("this host cannot take a release: ")
+			w.saysOnce("this host takes releases again after 10m")
+			w.saysTimes(0, "the source")
+		},
 		"the source goes away": func(t *testing.T, w *world) {
 			w.running("1.0")
 			away := w.dir + ".away"

@@ -71,14 +71,14 @@ func (m *machine) current(ctx context.Context) (store.Release, bool, error) {
 // consult asks the source, now.
 func (m *machine) consult(ctx context.Context, current store.Release, has bool) (Event, error) {
 	if err := m.openSource(); err != nil {
-		m.trouble(ctx, journal.SourceFailed, err)
+		m.trouble(ctx, blame(err), err)
 		m.retryAfter(m.pause.next(pauseMax))
 		return LookFailed, err
 	}
 	listing, err := m.source.Check(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
-			m.trouble(ctx, journal.SourceFailed, err)
+			m.trouble(ctx, blame(err), err)
 		}
 		return LookFailed, err
 	}

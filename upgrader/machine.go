@@ -340,8 +340,11 @@ func (m *machine) trouble(ctx context.Context, e journal.Event, err error) {
 
 // calm forgets the failure, after what failed went well.
 func (m *machine) calm(ctx context.Context) {
-	if e, since := m.hush.clear(); e == journal.SourceFailed {
+	switch e, since := m.hush.clear(); e {
+	case journal.SourceFailed:
 		m.emit(ctx, journal.SourceRecovered, slog.Duration("took", time.Since(since)))
+	case journal.HostFailed:
+		m.emit(ctx, journal.HostRecovered, slog.Duration("took", time.Since(since)))
 	}
 	m.record.Trouble = ""
 	m.pause.reset()

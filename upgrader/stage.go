@@ -114,12 +114,26 @@ func (m *machine) fetchFailed(ctx context.Context, err error) (Event, error) {
 		return FetchFailed, ctx.Err()
 	}
 	m.dropVerified()
-	m.trouble(ctx, journal.SourceFailed, err)
+	m.trouble(ctx, blame(err), err)
 	var e *fetcher.Error
 	if !errors.As(err, &e) { // else the source knows when to come back
 		m.retryAfter(m.pause.next(0))
 	}
 	return FetchFailed, err
+}
+
+// blame is the event that says whose fault it is that no release comes: this
+// host's, where its disk or its limits are in the way, or the source's.
+func blame(err error) journal.Event {
+	code := string(reason.Of(err))
+	var e *fetcher.Error
+	if errors.As(err, &e) {
+		code = string(e.Code)
+	}
+	if strings.HasPrefix(code, "FS_") || strings.HasPrefix(code, "PROC_") {
+		return journal.HostFailed
+	}
+	return journal.SourceFailed
 }
 
 func (m *machine) dropVerified() {

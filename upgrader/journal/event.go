@@ -39,6 +39,8 @@ const (
 	ReleasePassed
 	SourceFailed
 	SourceRecovered
+	HostFailed
+	HostRecovered
 	TurnAwaited
 	ReleaseBorrowed
 	ReleaseFetched

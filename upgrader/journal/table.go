@@ -108,6 +108,18 @@ func table() map[Event]Description {
 			"The source of @UPGRADERD_TARGET@ answers again",
 			"",
 		},
+		HostFailed: {
+			"HostFailed", "b6b83236e75b46c198be5b13bf9ead59", slog.LevelError,
+			"this host cannot take a release: {error}",
+			"This host cannot take a release of @UPGRADERD_TARGET@",
+			"@UPGRADERD_ERROR@\nThe source is not to blame. The installed release keeps serving, and it is tried again by itself. The same failure is not repeated in the journal.",
+		},
+		HostRecovered: {
+			"HostRecovered", "a8c2b71b90344f72867becd0057ab113", slog.LevelInfo,
+			"this host takes releases again after {took}",
+			"This host takes releases of @UPGRADERD_TARGET@ again",
+			"",
+		},
 		TurnAwaited: {
 			"TurnAwaited", "464178c49caa986ccae5b08a12612197", slog.LevelInfo,
 			"{to} waits for its turn: target {holder} works on the same artifact",

@@ -97,7 +97,7 @@ func hostFaults() []fault {
 			end: func(s *scene) { s.m.Run("rm", "/etc/polkit-1/rules.d/00-refused.rules") },
 		},
 		{
-			name: "full", event: journal.SourceFailed,
+			name: "full", event: journal.HostFailed,
 			says:    []string{"[FS_NOSPACE]", stateDir + "full", "make room"},
 			prepare: smallDisk,
 			begin: func(s *scene) {
@@ -108,7 +108,7 @@ func hostFaults() []fault {
 			leaves: func(entry string) bool { return strings.HasPrefix(entry, "ballast") },
 		},
 		{
-			name: "filling", event: journal.SourceFailed,
+			name: "filling", event: journal.HostFailed,
 			says:    []string{"[FS_NOSPACE]"},
 			lines:   2, // what failed is the fetch, and from then on the look before one
 			prepare: smallDisk,
