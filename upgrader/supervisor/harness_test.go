@@ -183,6 +183,7 @@ func playWorker() {
 		switch {
 		case sig == syscall.SIGUSR1:
 			activation.Notify("STATUS=reloaded")
+			playForger(has)
 		case has("stubborn"):
 			activation.Notify("STATUS=will not go")
 		default:
