@@ -19,9 +19,9 @@ import (
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
 
-// downloadsDefault keeps a host with many targets from filling its line, and
-// its memory, at once.
-const downloadsDefault = 2
+// incomingDefault keeps a host with many targets from filling its line, its disk
+// and its memory at once; a few slow sources do not yet keep the others waiting.
+const incomingDefault = 4
 
 // lockPatience is for a daemon that comes back while a guard undoes what it
 // left: the guard needs a handover's time.
@@ -46,8 +46,9 @@ type Options struct {
 	// WatchdogInterval is WATCHDOG_USEC; the main loop pings at half of it.
 	// Zero: no watchdog.
 	WatchdogInterval time.Duration
-	// Downloads bounds the transfers at once, over all targets. Default 2.
-	Downloads int
+	// Incoming bounds the artifacts that are fetched and unpacked at once, over
+	// all targets. Default 4.
+	Incoming int
 }
 
 // Daemon follows targets, each in a goroutine of its own. Its methods may be
@@ -87,12 +88,12 @@ func New(o Options) (*Daemon, error) {
 	if o.Notify == nil {
 		o.Notify = func(...string) error { return nil }
 	}
-	if o.Downloads <= 0 {
-		o.Downloads = downloadsDefault
+	if o.Incoming <= 0 {
+		o.Incoming = incomingDefault
 	}
 	d := &Daemon{
 		o:       o,
-		slots:   make(chan struct{}, o.Downloads),
+		slots:   make(chan struct{}, o.Incoming),
 		commons: newCommons(),
 		reloads: make(chan []*Target),
 		exits:   make(chan string),

@@ -182,7 +182,8 @@ type machine struct {
 	systemd Systemd
 	newest  func(*Target) (source, error) // makes a source of a snapshot
 	source  source
-	slots   chan struct{} // downloads at once, over all targets
+	slots   chan struct{} // artifacts fetched and unpacked at once, over all targets
+	slot    bool          // one of them is ours
 	commons *commons
 	turn    func()       // ends our turn on the artifact; nil if it is not ours
 	plain   *slog.Logger // without the target's attributes
@@ -238,6 +239,7 @@ func (m *machine) run(ctx context.Context) error {
 	defer m.dropVerified()
 	defer m.dropSource()
 	defer m.endTurn()
+	defer m.freeSlot()
 	for {
 		event, err := all[m.state](m, ctx)
 		if ctx.Err() != nil {
@@ -275,6 +277,9 @@ func (m *machine) run(ctx context.Context) error {
 // and nothing else, until it does.
 func (m *machine) enter(ctx context.Context, next State) error {
 	m.state = next
+	if next != Staging {
+		m.freeSlot()
+	}
 	if next == Recovering {
 		m.report()
 		return nil // the record still names what has to be recovered

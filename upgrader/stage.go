@@ -51,7 +51,14 @@ func (m *machine) fetch(ctx context.Context) (Event, error) {
 		}
 		// A complete release of this digest was verified when it came.
 		have, err := m.store.Digest(to)
-		if err == nil && have == store.Digest(c.Digest) || m.borrow(ctx, to, c.Digest) {
+		staged := err == nil && have == store.Digest(c.Digest)
+		if !staged {
+			if err := m.takeSlot(ctx); err != nil {
+				return FetchFailed, err
+			}
+			staged = m.borrow(ctx, to, c.Digest)
+		}
+		if staged {
 			if err := m.store.SetLink(store.Staged, to); err != nil {
 				return m.fetchFailed(ctx, err)
 			}
@@ -59,11 +66,8 @@ func (m *machine) fetch(ctx context.Context) (Event, error) {
 			return ReleaseStaged, nil
 		}
 	}
-	select { // downloads share the line
-	case m.slots <- struct{}{}:
-		defer func() { <-m.slots }()
-	case <-ctx.Done():
-		return FetchFailed, ctx.Err()
+	if err := m.takeSlot(ctx); err != nil {
+		return FetchFailed, err
 	}
 	if err := m.store.Preflight(max(c.Size, 0)*roomFactor + roomSpare); err != nil {
 		return m.fetchFailed(ctx, err)
@@ -80,6 +84,28 @@ func (m *machine) fetch(ctx context.Context) (Event, error) {
 	}
 	m.verified = v
 	return m.judge(ctx, v.Candidate(), time.Since(began))
+}
+
+// takeSlot waits until fewer artifacts than may be are on their way. The slot is
+// ours until there is a release of it, or none.
+func (m *machine) takeSlot(ctx context.Context) error {
+	if m.slot {
+		return nil
+	}
+	select {
+	case m.slots <- struct{}{}:
+		m.slot = true
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (m *machine) freeSlot() {
+	if m.slot {
+		<-m.slots
+		m.slot = false
+	}
 }
 
 // judge looks at what Fetch brought: only now is the digest known for sure.
