@@ -65,12 +65,13 @@ func (m *machine) confirm(ctx context.Context) (Event, error) {
 		case <-ctx.Done():
 			return StepFailed, ctx.Err()
 		case err := <-rounds:
-			if !health.add(err) {
+			enough := health.add(err)
+			if enough == "" {
 				continue
 			}
 			// Why there is no answer the unit may know better: it ended, or it
 			// was stopped.
-			sick = fmt.Sprintf("%s (%d times in a row)", m.errText(err), health.failures)
+			sick = fmt.Sprintf("%s (%s)", m.errText(err), enough)
 		case <-facts.C:
 		}
 		f, err := m.facts(ctx)
@@ -158,20 +159,42 @@ func (m *machine) judgeFacts(f systemd.Facts) (opinion, string) {
 	return noObjection, ""
 }
 
-// streak counts the probe rounds that failed in a row.
+// streak tells from the rounds of probes when it is enough: after so many
+// failures in a row, or, since a check that flaps never fails that often, when it
+// has failed anew more often than that in the last rounds. Those are counted, and
+// not all: in a long window every check fails now and then.
 type streak struct {
 	most, failures int
 	proven         bool // one round went well, or there is nothing to ask
+	rounds         int
+	anew           []int // the rounds in which it failed after it had gone well
 }
 
-// add reports whether it is enough.
-func (s *streak) add(err error) (enough bool) {
+// recentRounds is how far back a failure counts that was over soon, in units of
+// ProbeFailuresMax=.
+const recentRounds = 10
+
+// add takes the outcome of a round, and says what was too much, "" if nothing.
+func (s *streak) add(err error) (enough string) {
+	s.rounds++
 	if err == nil {
 		s.failures, s.proven = 0, true
-		return false
+		return ""
+	}
+	if s.failures == 0 && s.proven {
+		s.anew = append(s.anew, s.rounds)
 	}
 	s.failures++
-	return s.failures >= s.most
+	for len(s.anew) > 0 && s.anew[0] <= s.rounds-recentRounds*s.most {
+		s.anew = s.anew[1:]
+	}
+	switch {
+	case s.failures >= s.most:
+		return fmt.Sprintf("%d times in a row", s.failures)
+	case len(s.anew) > s.most:
+		return fmt.Sprintf("it failed anew %d times in %d rounds", len(s.anew), min(s.rounds, recentRounds*s.most))
+	}
+	return ""
 }
 
 // good reports that nothing is open: a window does not end in the middle of

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -944,6 +945,78 @@ func TestProbesDecide(t *testing.T) {
 		}
 		w.oracle()
 	})
+}
+
+// A check that flaps never fails often enough in a row, and is no good all the
+// same.
+func TestFlappingCheck(t *testing.T) {
+	for name, c := range map[string]struct {
+		fails func(round int64) bool
+		want  Verdict
+	}{
+		"two of three":      {func(n int64) bool { return n%3 != 0 }, VerdictRolledBack},
+		"one of seven":      {func(n int64) bool { return n%7 == 0 }, VerdictRolledBack},
+		"one of twenty":     {func(n int64) bool { return n%20 == 0 }, VerdictGood},
+		"at first, for two": {func(n int64) bool { return n <= 2 }, VerdictGood},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var on atomic.Bool
+			var rounds atomic.Int64
+			server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+				if on.Load() && c.fails(rounds.Add(1)) {
+					rw.WriteHeader(http.StatusInternalServerError)
+				}
+			}))
+			defer server.Close()
+			in(t, func(t *testing.T, w *world) {
+				old := w.running("1.0")
+				w.target.Confirm.Probes = []Probe{{Kind: ProbeHTTP, Address: server.URL}}
+				on.Store(true)
+				w.start()
+				name := w.publish("1.1", "")
+				if c.want == VerdictGood {
+					w.settles(name, VerdictGood)
+				} else if st := w.settles(old, VerdictRolledBack); !strings.Contains(st.Last.Reason, "it failed anew 4 times") {
+					t.Errorf("reason %q", st.Last.Reason)
+				}
+				w.oracle()
+			})
+		})
+	}
+}
+
+// A release that accepts and never answers is no good, however long its clients
+// would wait. This takes real time: who waits for a socket stops a test's clock.
+func TestNeverAnswers(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+		}
+	}()
+	w := newWorld(t)
+	w.target.Source.PollInterval = 100 * time.Millisecond
+	old := w.running("1.0")
+	w.target.Confirm = Confirm{
+		Window: time.Hour, ProbeInterval: 10 * time.Millisecond, ProbeTimeout: 100 * time.Millisecond,
+		Probes: []Probe{{Kind: ProbeHTTP, Address: "http://" + l.Addr().String() + "/"}},
+	}
+	w.start()
+	w.publish("1.1", "")
+	if st := w.settles(old, VerdictRolledBack); !strings.Contains(st.Last.Reason, "deadline exceeded (3 times in a row)") {
+		t.Errorf("reason %q", st.Last.Reason)
+	}
+	w.oracle()
 }
 
 // A daemon that ends leaves nothing open; that no goroutine is left, the

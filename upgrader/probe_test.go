@@ -114,7 +114,7 @@ func TestStreak(t *testing.T) {
 	}{
 		{bad, false, false}, {bad, false, false}, {nil, false, true}, {bad, false, false}, {bad, false, false}, {bad, true, false},
 	} {
-		if enough := s.add(step.err); enough != step.enough || s.good() != step.good {
+		if enough := s.add(step.err) != ""; enough != step.enough || s.good() != step.good {
 			t.Errorf("step %d: enough %v, good %v; want %v, %v", i, enough, s.good(), step.enough, step.good)
 		}
 	}

@@ -175,8 +175,9 @@ func Keys() []Key {
 		},
 		{
 			Section: "Confirm", Name: "ProbeFailuresMax", Value: "NUMBER", Default: "3", Example: "1",
-			Help: "The number of failures of one probe in a row that makes the release bad, from 1 to 1000.",
-			set:  count(func(t *target) *int { return &t.Confirm.ProbeFailuresMax }, 1, 1000),
+			Help: "The number of failures of one probe in a row that makes the release bad, from 1 to 1000. So does one more relapse than that: a " +
+				"probe that fails anew after it had succeeded, within the last ten times as many rounds.",
+			set: count(func(t *target) *int { return &t.Confirm.ProbeFailuresMax }, 1, 1000),
 		},
 	}
 }
