@@ -753,6 +753,28 @@ func TestUpgrades(t *testing.T) {
 			w.settles(name, VerdictGood) // fetched a second time
 			w.saysOnce("RELEASE_CORRUPT")
 		},
+		"the running release rots": func(t *testing.T, w *world) {
+			w.rot(w.running("1.0"))
+			w.start()
+			w.settles(w.publish("1.1", ""), VerdictGood)
+			w.settles(w.publish("1.2", ""), VerdictGood)
+			w.says("1.0 has rotted on disk", "RELEASE_CORRUPT", "moving app.service from 1.0 to 1.1", "1.2 is good")
+			w.saysOnce("has rotted on disk")
+		},
+		"the running release rots, and the next one is bad": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.rot(old)
+			w.start()
+			name := w.publish("1.1", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			w.unit.crash(true)
+			st := w.settles(name, VerdictStuck)
+			if !strings.Contains(st.Last.Reason, "RELEASE_CORRUPT") || w.unit.serving() == old || w.unit.count("reload") != 1 {
+				t.Errorf("%q serves, got %+v", w.unit.serving(), st.Last)
+			}
+			w.says("1.0 has rotted on disk", "1.1 turned bad", "ROLLBACK FAILED")
+			w.settles(w.publish("1.2", ""), VerdictGood) // which is the way out
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -761,6 +783,15 @@ func TestUpgrades(t *testing.T) {
 				w.oracle()
 			})
 		})
+	}
+}
+
+// rot changes the program of a release on disk.
+func (w *world) rot(release string) {
+	w.t.Helper()
+	file := filepath.Join(w.unit.root, "releases", release, "bin/app")
+	if err := errors.Join(os.Chmod(file, 0o755), os.WriteFile(file, []byte("#!/bin/rm\n"), 0)); err != nil {
+		w.t.Fatal(err)
 	}
 }
 

@@ -16,7 +16,8 @@ import (
 //
 //  1. the digest is known bad, so that no crash from here on tries it again;
 //     but not where the guard undoes what nobody saw break;
-//  2. current → previous, so that any start from here on runs what is good;
+//  2. current → previous, so that any start from here on runs what is good, if
+//     it is what was verified still;
 //  3. the unit moves;
 //  4. previous goes: what is installed has nothing to return to.
 //
@@ -34,6 +35,9 @@ func (m *machine) rollBack(ctx context.Context) (Event, error) {
 	}
 	if !ok {
 		return m.rollbackFailed(ctx, fmt.Errorf("[NO_PREVIOUS] %s was the first release, there is none to return to; publish a repaired one", version(m.record.To)))
+	}
+	if err := m.store.Verify(ctx, back); isRot(err) {
+		return m.rollbackFailed(ctx, err)
 	}
 	if err := m.store.SetLink(store.Current, back); err != nil {
 		return StepFailed, err

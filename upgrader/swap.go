@@ -73,6 +73,13 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 	if hadPrevious {
 		r.Previous = previous.Name
 	}
+	if r.From != "" {
+		// Disks rot here, too, and it is what a rollback returns to. The swap goes
+		// on: the next start of what serves would be of rotten files anyway.
+		if err := m.store.Verify(ctx, from); isRot(err) {
+			m.once(ctx, "rotten "+from.Name, journal.ReleaseRotten, slog.String("error", m.errText(err)))
+		}
+	}
 	r.Swap, r.Invocation, r.Restarts, r.Down = way, f.InvocationID, f.NRestarts, false
 	r.Failures = m.failures(ctx)
 	r.Attempts++
@@ -142,14 +149,19 @@ func (m *machine) damaged(ctx context.Context, to store.Release, err error) (Eve
 	}
 	m.trouble(ctx, journal.StepFailed, err)
 	m.retryAfter(m.pause.next(0))
-	switch reason.Of(err) {
-	case store.CodeReleaseCorrupt, store.CodeReleaseMissing:
+	if isRot(err) {
 		err = errors.Join(err, m.store.ClearLink(store.Staged))
 		if current, has, lerr := m.store.Link(store.Current); lerr == nil && (!has || current != to) {
 			err = errors.Join(err, m.store.Remove(to))
 		}
 	}
 	return UnitUnusable, err
+}
+
+// isRot tells of a release that is not what was verified any more.
+func isRot(err error) bool {
+	code := reason.Of(err)
+	return code == store.CodeReleaseCorrupt || code == store.CodeReleaseMissing
 }
 
 // advance moves current to to, and previous to what was current.

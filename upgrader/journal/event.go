@@ -54,6 +54,7 @@ const (
 	UnitChangedOnDisk
 	SwapStarted
 	ReleaseServes
+	ReleaseRotten
 	ReleaseInstalled
 	OperatorAwaited
 	OperatorIntervened

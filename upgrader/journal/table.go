@@ -198,6 +198,12 @@ func table() map[Event]Description {
 			"Release @UPGRADERD_TO@ of @UPGRADERD_TARGET@ serves",
 			"It took over from the release before it: @UPGRADERD_FROM@. If it turns bad while it is watched, that one comes back.",
 		},
+		ReleaseRotten: {
+			"ReleaseRotten", "4bcc7a20f8c34f0395610f2cc42e8a6a", slog.LevelError,
+			"{from} has rotted on disk, so nothing can return to it: {error}",
+			"Release @UPGRADERD_FROM@ of @UPGRADERD_TARGET@ has rotted on disk",
+			"@UPGRADERD_ERROR@\nIt serves, and its files are not what was verified any more: its next start might fail, so the swap to @UPGRADERD_TO@ goes on. Should that one turn bad, it is not rolled back. Look for the disk in the kernel's log.",
+		},
 		ReleaseInstalled: {
 			"ReleaseInstalled", "3c65fc2b838e456cac50b7934e84623e", LevelNotice,
 			"installed {to}; {unit} is not running and starts with it",
