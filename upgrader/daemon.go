@@ -33,9 +33,10 @@ type Options struct {
 	StateDir string
 	// Targets to follow; more or others can come with Reload.
 	Targets []*Target
-	// Broken are the names of targets whose files are there, and cannot be
-	// followed as they are. What is pending of them waits until they are mended.
-	Broken []string
+	// Broken tells of a target that is not among them whether its file may be
+	// there, and cannot be followed as it is. What is pending of such a one waits
+	// until that is mended. Default: those that are not among them are gone.
+	Broken func(target string) bool
 	// Systemd moves the units. Required.
 	Systemd Systemd
 	// Log gets every event; see package journal. Default: nobody.
@@ -87,6 +88,9 @@ func New(o Options) (*Daemon, error) {
 	}
 	if o.Notify == nil {
 		o.Notify = func(...string) error { return nil }
+	}
+	if o.Broken == nil {
+		o.Broken = func(string) bool { return false }
 	}
 	if o.Incoming <= 0 {
 		o.Incoming = incomingDefault

@@ -72,7 +72,7 @@ func (d *Daemon) retireAll(ctx context.Context) {
 	}
 	for _, e := range entries {
 		name := e.Name()
-		if !e.IsDir() || slices.Contains(d.o.Broken, name) || slices.ContainsFunc(d.o.Targets, func(t *Target) bool { return t.Name == name }) {
+		if !e.IsDir() || d.o.Broken(name) || slices.ContainsFunc(d.o.Targets, func(t *Target) bool { return t.Name == name }) {
 			continue
 		}
 		var pause backoff

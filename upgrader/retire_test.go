@@ -29,7 +29,7 @@ func TestRetiredOnTrial(t *testing.T) {
 		}
 	}
 	// none runs a daemon that knows no target, as after a restart.
-	none := func(w *world, broken ...string) (stop func()) {
+	none := func(w *world, broken func(string) bool) (stop func()) {
 		d, err := New(Options{StateDir: w.state, Systemd: w.unit, Log: w.log, Broken: broken})
 		if err != nil {
 			t.Fatal(err)
@@ -92,7 +92,7 @@ func TestRetiredOnTrial(t *testing.T) {
 			_, name := w.orphaned()
 			stops := w.unit.count("stop upgraderd-guard@app.timer")
 			forbid(w)
-			stop := none(w)
+			stop := none(w, nil)
 			w.settles(name, VerdictInconclusive)
 			w.eventually("disarmed", func(TargetStatus) bool { return w.unit.count("stop upgraderd-guard@app.timer") > stops })
 			stop()
@@ -103,7 +103,7 @@ func TestRetiredOnTrial(t *testing.T) {
 			_, name := w.orphaned()
 			forbid(w)
 			w.unit.set(func() { w.unit.deny = errors.New("gone") })
-			stop := none(w)
+			stop := none(w, nil)
 			time.Sleep(5 * time.Minute)
 			w.unit.set(func() { w.unit.deny = nil })
 			w.settles(name, VerdictInconclusive)
@@ -124,7 +124,7 @@ func TestRetiredOnTrial(t *testing.T) {
 			w.eventually("asked", func(TargetStatus) bool { return w.unit.count("reload") == 1 })
 			w.kill()
 			forbid(w)
-			stop := none(w)
+			stop := none(w, nil)
 			st := w.settles(old, VerdictInconclusive)
 			stop()
 			if st.Next != "" {
@@ -143,7 +143,7 @@ func TestRetiredOnTrial(t *testing.T) {
 		},
 		"the file is only broken": func(t *testing.T, w *world) {
 			_, name := w.orphaned()
-			stop := none(w, "app")
+			stop := none(w, func(target string) bool { return target == "app" })
 			time.Sleep(10 * time.Minute)
 			if st := w.status(); st.State != Confirming {
 				t.Errorf("state is %s, want %s until it is mended", st.State, Confirming)

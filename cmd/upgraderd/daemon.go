@@ -56,9 +56,9 @@ func follow(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	targets, broken := loadTargets(log)
+	targets, diagnostics := loadTargets(log)
 	daemon, err := upgrader.New(upgrader.Options{
-		StateDir: stateDirectory(), Targets: targets, Broken: broken, Systemd: bus, Log: log,
+		StateDir: stateDirectory(), Targets: targets, Broken: diagnostics.Doubt, Systemd: bus, Log: log,
 		Notify: activation.Notify, WatchdogInterval: interval,
 	})
 	if err != nil {
@@ -94,16 +94,15 @@ func stateDirectory() string {
 
 // loadTargets reads the configuration. What is wrong with it goes to the
 // journal, one line each, and never stops the targets that are whole.
-func loadTargets(log *slog.Logger) (targets []*upgrader.Target, broken []string) {
+func loadTargets(log *slog.Logger) ([]*upgrader.Target, config.Diagnostics) {
 	targets, diagnostics := config.LoadAll("/")
 	for _, d := range diagnostics {
-		event := journal.ConfigDoubtful
-		if !d.Warning {
-			event = journal.ConfigRejected
-			broken = append(broken, d.Target)
+		event := journal.ConfigRejected
+		if d.Warning {
+			event = journal.ConfigDoubtful
 		}
 		journal.Emit(context.Background(), log, event,
 			slog.String("target", d.Target), slog.String("error", d.String()), slog.String("hint", cmp.Or(d.Hint, "see upgraderd verify")))
 	}
-	return targets, broken
+	return targets, diagnostics
 }

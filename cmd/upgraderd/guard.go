@@ -79,7 +79,7 @@ func guard(ctx context.Context, o upgrader.Options, name string, patience time.D
 	target, diagnostics := config.Peek("/", name)
 	if target == nil { // nobody may touch its unit any more; once is enough to say so
 		var err error
-		if _, others := config.PeekAll("/"); len(others.Of(name)) == 0 { // gone, and not only broken
+		if _, others := config.PeekAll("/"); !others.Doubt(name) { // gone, and not only broken
 			err = upgrader.Retire(ctx, o, name)
 		}
 		_, _ = bus.Stop(ctx, upgrader.GuardTimer(name))

@@ -80,6 +80,12 @@ func (ds Diagnostics) Of(target string) Diagnostics {
 	return slices.DeleteFunc(slices.Clone(ds), func(d Diagnostic) bool { return d.Target != target })
 }
 
+// Doubt tells that a target that was not read may be there all the same: an error
+// is about it, or about a whole directory.
+func (ds Diagnostics) Doubt(target string) bool {
+	return slices.ContainsFunc(ds.Errors(), func(d Diagnostic) bool { return d.Target == target || d.Target == "" })
+}
+
 // Err joins the errors into one, nil if there is none. Hints follow their
 // message after a semicolon.
 func (ds Diagnostics) Err() error {

@@ -251,6 +251,17 @@ func TestDiagnosticsKeepSecrets(t *testing.T) {
 	}
 }
 
+// A file that is not read may be there, where another is gone for sure.
+func TestDoubt(t *testing.T) {
+	broken := Diagnostics{{Target: "app"}, {Target: "fine", Warning: true}}
+	if !broken.Doubt("app") || broken.Doubt("fine") || broken.Doubt("other") {
+		t.Errorf("of %v only app may be there", broken)
+	}
+	if !(Diagnostics{{File: "/etc/upgraderd"}}).Doubt("other") {
+		t.Error("a directory that cannot be read may hold it")
+	}
+}
+
 func TestUnsafeFiles(t *testing.T) {
 	tests := []struct {
 		name string
