@@ -21,7 +21,7 @@ func handoverCommand() *cobra.Command {
 new worker serves. Exit status 1: it does not, and the old one never noticed.
 
 This is what ExecReload= of a supervised unit runs; an operator says
-"systemctl reload UNIT".`,
+"systemctl reload UNIT". A stop of the unit meanwhile ends it with status 0 there.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
@@ -35,6 +35,10 @@ This is what ExecReload= of a supervised unit runs; an operator says
 			reply, err := supervisor.RequestHandover(ctx, dir)
 			underSystemd := os.Getenv("INVOCATION_ID") != ""
 			switch {
+			case (reply.Stopping || ctx.Err() != nil) && underSystemd:
+				// The unit is being stopped. Were this to fail, the unit would have
+				// failed, too. (Of a reload that took too long systemd knows.)
+				return nil
 			case err != nil && reply.Error != "" && underSystemd:
 				return silent(exitFailure) // the supervisor said it, in the same journal
 			case err != nil:

@@ -32,6 +32,8 @@ type Reply struct {
 	Release string `json:"release,omitempty"`
 	// Already says that the release on trial served before the request.
 	Already bool `json:"already,omitempty"`
+	// Stopping says that there is an Error because the unit is being stopped.
+	Stopping bool `json:"stopping,omitempty"`
 }
 
 const (

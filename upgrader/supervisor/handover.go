@@ -33,7 +33,7 @@ func (s *Supervisor) handover(reply chan<- Reply) {
 				s.status("")
 			}
 		})
-		answer(reply, Reply{Error: why})
+		answer(reply, Reply{Error: why, Stopping: s.stopping})
 	}
 	if s.stopping {
 		refuse("the unit is stopping")
@@ -85,7 +85,7 @@ func (s *Supervisor) fault(why string, waiting ...chan<- Reply) {
 	s.releaseReports()
 	s.status("")
 	for _, reply := range waiting {
-		answer(reply, Reply{Error: why})
+		answer(reply, Reply{Error: why, Stopping: s.stopping})
 	}
 }
 
