@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/upgraderd/upgraderd/upgrader/statusline"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
@@ -505,6 +506,24 @@ func TestUpgrades(t *testing.T) {
 			if w.unit.serving() != old || w.unit.count("re") != 0 {
 				t.Errorf("systemd was asked %q", w.unit.story())
 			}
+		},
+		"masked in the handover, so that the supervisor is not heard": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.unit.during = func(verb string) {
+				if verb != "reload" || w.unit.count("reload") != 1 {
+					return
+				}
+				w.unit.set(func() {
+					w.unit.facts.LoadState = "masked"
+					w.unit.facts.StatusText = statusline.Format(statusline.Status{Release: old, PID: 101, Generation: 1})
+				})
+			}
+			w.start()
+			name := w.publish("1.1", "")
+			w.settles(old, VerdictInconclusive)
+			w.says("no verdict on 1.1: [UNIT_MASKED] app.service is masked")
+			w.unit.set(func() { w.unit.facts.LoadState = "loaded" })
+			w.settles(name, VerdictGood)
 		},
 		"the bus is down": func(t *testing.T, w *world) {
 			old := w.running("1.0")

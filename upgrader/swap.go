@@ -317,6 +317,10 @@ func (m *machine) notQueued(ctx context.Context, err error) (Event, error) {
 
 // notTaken finds out why a handover left the old release in place.
 func (m *machine) notTaken(ctx context.Context, before, f systemd.Facts, result systemd.Result, err error) (Event, error) {
+	if uerr := usable(m.target.Unit, f); uerr != nil {
+		// Of such a unit systemd takes no notifications: who serves nobody can say.
+		return m.inconclusive(ctx, m.errText(uerr))
+	}
 	switch {
 	case f.InvocationID != before.InvocationID:
 		return m.inconclusive(ctx, "the unit was started anew meanwhile")

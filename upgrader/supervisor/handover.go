@@ -57,6 +57,7 @@ func (s *Supervisor) handover(reply chan<- Reply) {
 		return
 	}
 	if rel == s.serving.release && s.onTrial(rel) {
+		s.tellStatusAgain()
 		answer(reply, Reply{Release: rel.name(), Already: true})
 		return
 	}

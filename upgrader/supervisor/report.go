@@ -99,6 +99,15 @@ func (s *Supervisor) status(note string) {
 	}
 }
 
+// tellStatusAgain is for who asks for what is so already, and has not heard:
+// systemd takes no notice of a unit that was masked, or whose file was gone, when
+// it read its units last.
+func (s *Supervisor) tellStatusAgain() {
+	s.releaseReports()
+	s.reports.status = ""
+	s.status("")
+}
+
 // micros gives d, and some room for our own work after it, in µs.
 func micros(d time.Duration) string {
 	const room = 10 * time.Second

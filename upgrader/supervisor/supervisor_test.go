@@ -48,9 +48,13 @@ func TestHandover(t *testing.T) {
 	})
 	// Asked again with the same release on trial, nothing happens; without
 	// one, the same release is started anew.
+	told := m.status()
+	before := m.count("STATUS=" + told)
 	if reply, err := m.handover(); err != nil || !reply.Already {
 		t.Errorf("handover to what serves: %+v %v", reply, err)
 	}
+	// Whoever asks again may not have heard.
+	m.eventually("the status, again", func() bool { return m.count("STATUS="+told) > before })
 	m.link("current", v2)
 	m.link("next", "")
 	if reply, err := m.handover(); err != nil || reply.Already || reply.Release != v2 {
