@@ -47,6 +47,18 @@
 // execve(2) in place: main PID, sockets and workers stay. The new program has to
 // show that it starts, and one that cannot is left alone.
 //
+// From execve(2) until the new program listens for signals, about a millisecond, a
+// signal is not waited with: SIGHUP, SIGUSR1 and SIGUSR2 are lost, and SIGTERM
+// ends the process at once. A stop in just that moment leaves the worker running,
+// as after a kill, which systemd says in the journal; the next start of the unit
+// adopts it or ends it. SIGTERM cannot be made to wait: blocked across execve(2),
+// it is pending in the new program, but Go's runtime takes all signals that would
+// end a process out of the mask it inherits (blockableSig in its signal_unix.go)
+// before it installs any handler, let alone ours. Ignored, it would be dropped at
+// that same place, and systemd would wait for the whole of TimeoutStopSec= for
+// nothing. What is left is to be short: no renewal begins while a signal is
+// unheard, and the new program listens before it does anything else ([Hear]).
+//
 // One goroutine, the one in [Run], owns all state. Others watch one thing
 // each (a process, a socket, a timer) and post what they see to it.
 package supervisor

@@ -159,20 +159,36 @@ func (s *Supervisor) watch(w *worker) {
 		s.post(func() { s.log.Debug("notification refused", "pid", w.pid, "error", err) })
 	})
 	if w.role == roleStarting && s.opts.Ready.Kind != ReadyNotify {
-		go func() {
-			if err := s.opts.Ready.watchReady(ctx, w); err == nil {
-				s.post(func() { s.ready(w) })
-			} else if ctx.Err() == nil {
-				s.post(func() { s.log.Warn("looking whether the worker is ready", "error", err) })
-			}
-		}()
+		s.watchReady(ctx, w)
 	}
+}
+
+// watchReady looks whether a worker is ready until it is, by whatever means, or
+// ctx ends.
+func (s *Supervisor) watchReady(ctx context.Context, w *worker) {
+	ctx, w.decided = context.WithCancel(ctx)
+	s.asking++
+	go func() {
+		err := s.opts.Ready.watchReady(ctx, w)
+		s.post(func() {
+			s.asking--
+			switch {
+			case err == nil:
+				s.ready(w)
+			case ctx.Err() == nil:
+				s.log.Warn("looking whether the worker is ready", "error", err)
+			}
+		})
+	}()
 }
 
 // ready promotes the worker on trial.
 func (s *Supervisor) ready(w *worker) {
 	if w != s.starting || w.failed != nil {
 		return
+	}
+	if w.decided != nil {
+		w.decided()
 	}
 	old := s.serving
 	first := old == nil && s.lost == nil

@@ -28,7 +28,7 @@ import (
 // process, and to its workers one parent.
 //
 // For the millisecond in which the new runtime starts, signals have their default
-// action, or none: see become.
+// action, or none: see the package doc.
 
 const (
 	renewEvery = 5 * time.Second
@@ -100,10 +100,10 @@ func (s *Supervisor) renew() {
 }
 
 // mayRenew is true where nothing would be lost: nobody waits for an answer, no
-// worker is on trial, no signal is unheard, and a memory says what each worker
-// is.
+// worker is on trial, no command runs that only we would bury, no signal is
+// unheard, and a memory says what each worker is.
 func (s *Supervisor) mayRenew() bool {
-	return len(s.opts.Proof) > 0 && s.memory != nil && s.serving != nil && s.starting == nil && len(s.waiting) == 0 &&
+	return len(s.opts.Proof) > 0 && s.memory != nil && s.serving != nil && s.starting == nil && s.asking == 0 && len(s.waiting) == 0 &&
 		len(s.signals) == 0 && !s.stopping && s.result == nil && s.reports.held == nil &&
 		!strings.HasPrefix(s.failure, statusline.Refused)
 }
@@ -167,8 +167,6 @@ func (s *Supervisor) settleInbox() {
 //
 // A signal that asks for something (SIGHUP, SIGUSR1, SIGUSR2) is ignored from
 // here until the new program listens: its default action would end the process.
-// To have it wait is not possible, as Go's runtime clears the mask it inherits of
-// all that would end it. SIGTERM keeps its default for that millisecond.
 func (s *Supervisor) become() error {
 	if err := s.remember(); err != nil {
 		return err

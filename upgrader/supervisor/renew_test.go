@@ -145,6 +145,32 @@ func TestRenew(t *testing.T) {
 	}
 }
 
+// A command that tells whether a worker is ready may take its time, and the worker
+// may say so first. Nobody would bury that command after the renewal.
+func TestRenewLeavesNoChild(t *testing.T) {
+	dir := t.TempDir()
+	began := filepath.Join(dir, "began")
+	command := filepath.Join(dir, "ready")
+	if err := os.WriteFile(command, []byte("#!/bin/sh\n: >"+began+"\nsleep 0.5\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m := newManager(t, "renew=20ms", "ready="+command)
+	m.program = filepath.Join(t.TempDir(), "upgraderd")
+	m.installSelf()
+	addr := m.socket("web")
+	v1 := m.release("1.0", "sleep=300ms")
+	m.link("current", v1)
+	m.startReady()
+	serving := m.servedBy(addr, v1)
+	m.eventually("the command runs", func() bool { _, err := os.Stat(began); return err == nil })
+	m.becomes(m.installSelf())
+	m.eventually("no child but the worker", func() bool {
+		pid := m.cmd.Process.Pid
+		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+		return err == nil && strings.TrimSpace(string(children)) == fmt.Sprint(serving)
+	})
+}
+
 // servedBy waits for a release to answer, and tells which process does.
 func (m *manager) servedBy(addr, release string) (pid int) {
 	m.t.Helper()

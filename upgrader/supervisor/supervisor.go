@@ -37,6 +37,7 @@ type Supervisor struct {
 	// lost is how the serving worker ended while another was starting.
 	lost *Exit
 
+	asking   int  // looks whether a worker is ready, which may have a command run
 	waits    bool // for the first release
 	stopping bool
 	reports  reports

@@ -53,6 +53,8 @@ type worker struct {
 	notify    *notifySocket
 	// stop ends the goroutines that watch this worker.
 	stop context.CancelFunc
+	// decided ends the look whether it is ready, nil where none was begun.
+	decided context.CancelFunc
 }
 
 // spawn starts the worker's process.
