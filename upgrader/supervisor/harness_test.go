@@ -431,6 +431,21 @@ func (m *manager) count(state string) int {
 	return n
 }
 
+// children are the PIDs of the main process's children, of whichever of its
+// threads, zombies too.
+func (m *manager) children() (pids []string) {
+	m.t.Helper()
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", m.cmd.Process.Pid))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, list := range lists {
+		data, _ := os.ReadFile(list) // of a thread that is gone
+		pids = append(pids, strings.Fields(string(data))...)
+	}
+	return pids
+}
+
 // status is the last STATUS=.
 func (m *manager) status() string {
 	m.mu.Lock()

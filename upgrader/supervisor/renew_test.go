@@ -165,9 +165,7 @@ func TestRenewLeavesNoChild(t *testing.T) {
 	m.eventually("the command runs", func() bool { _, err := os.Stat(began); return err == nil })
 	m.becomes(m.installSelf())
 	m.eventually("no child but the worker", func() bool {
-		pid := m.cmd.Process.Pid
-		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-		return err == nil && strings.TrimSpace(string(children)) == fmt.Sprint(serving)
+		return slices.Equal(m.children(), []string{fmt.Sprint(serving)})
 	})
 }
 
