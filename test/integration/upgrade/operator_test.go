@@ -1,0 +1,155 @@
+//go:build integration
+
+package upgrade
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/upgraderd/upgraderd/test/integration/kit"
+)
+
+// unit stopped, masked, edited, deleted or restarted by the operator, at each
+// step of an upgrade: what the operator did stands, the journal tells, and as soon
+// as the unit is back upgrades go on.
+func TestOperator(t *testing.T) {
+	type scene struct {
+		t *testing.T
+		*kit.Machine
+		version string
+	}
+	says := func(text string) func(scene) {
+		return func(s scene) {
+			s.t.Helper()
+			s.Eventually("the journal says "+text, func() bool {
+				return strings.Contains(s.Journal("upgraderd.service"), text)
+			})
+		}
+	}
+	arrives := func(s scene) { s.t.Helper(); confirmed(s.t, s.Machine, s.version) }
+	unjudged := func(s scene) {
+		s.t.Helper()
+		says("no verdict on " + s.version)(s)
+		s.Eventually("nothing is left to do", func() bool { return target(s.t, s.Machine)["state"] == "idle" })
+		if bad := fmt.Sprint(target(s.t, s.Machine)["known_bad"]); strings.Contains(bad, s.version+" ") {
+			s.t.Errorf("known bad: %s", bad)
+		}
+	}
+	down := func(s scene) {
+		s.t.Helper()
+		if got := s.Property(unit, "ActiveState"); got != "inactive" {
+			s.t.Errorf("the unit that the operator stopped is %s, want inactive", got)
+		}
+	}
+	masked := says("[UNIT_MASKED] live@hello.service is masked; unmask it with")
+	gone := says("live@hello.service does not exist")
+	all := func(checks ...func(scene)) func(scene) {
+		return func(s scene) {
+			s.t.Helper()
+			for _, check := range checks {
+				check(s)
+			}
+		}
+	}
+	const (
+		socket   = "live@hello.socket"
+		template = "/usr/lib/systemd/system/live@.service"
+		edit     = "/etc/systemd/system/live@hello.service.d/edited.conf"
+	)
+	acts := []struct {
+		name, act, undo string
+		// What is true before the act is undone, by step, and once it is undone
+		// of the release that was staged. Where it is nil there is nothing to see.
+		staged, swapping, confirming, afterwards func(scene)
+	}{
+		{
+			"restart", "systemctl restart " + unit, "",
+			arrives, unjudged, unjudged, nil,
+		},
+		{
+			"stop", "systemctl stop " + socket + " " + unit, "systemctl start " + socket + " " + unit,
+			all(says("is not running and starts with it"), down), all(unjudged, down), all(unjudged, down), nil,
+		},
+		{
+			"mask", "systemctl mask " + unit, "systemctl unmask " + unit,
+			masked, all(unjudged, masked), arrives, arrives,
+		},
+		{
+			"mask --runtime", "systemctl mask --runtime " + unit, "systemctl unmask --runtime " + unit,
+			masked, nil, nil, arrives,
+		},
+		{
+			"edit", "printf '[Service]\\nUnknown=1\\n' > " + edit, "rm " + edit + " && systemctl daemon-reload",
+			all(arrives, says("changed on disk and runs with its old definition")), nil, nil, nil,
+		},
+		{
+			"delete", "mv " + template + " /root/ && systemctl daemon-reload", "mv /root/live@.service " + template + " && systemctl daemon-reload",
+			gone, all(unjudged, gone), nil, arrives,
+		},
+	}
+	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
+		source, clients := proved(t, m)
+		const window = "WindowSec=2s\n"
+		configure(m, unit, source, dir, window)
+		m.Run("systemctl", "reload", "upgraderd")
+		program, err := os.ReadFile(kit.Hello(t, "2.0.0", slow))
+		if err != nil {
+			t.Fatal(err)
+		}
+		minor := 0
+		for _, a := range acts {
+			minor++
+			for patch, step := range []string{"staged", "swapping", "confirming"} {
+				then := []func(scene){a.staged, a.swapping, a.confirming}[patch]
+				if then == nil {
+					continue
+				}
+				ok := t.Run(a.name+"/"+step, func(t *testing.T) {
+					s := scene{t: t, Machine: m.In(t), version: fmt.Sprintf("2.%d.%d", minor, patch)}
+					publish := func() { source.PublishBytes("hello-"+s.version, append(program, s.version...)) }
+					switch step {
+					case "staged":
+						configure(s.Machine, unit, source, dir, window+"[Upgrade]\nSwap=none\n")
+						s.Run("systemctl", "reload", "upgraderd")
+						publish()
+						s.Eventually("it is staged", func() bool {
+							now := target(t, s.Machine)
+							return now["state"] == "held" && strings.HasPrefix(fmt.Sprint(now["staged"]), s.version)
+						})
+						s.Run("sh", "-c", a.act)
+						configure(s.Machine, unit, source, dir, window)
+						s.Run("systemctl", "reload", "upgraderd")
+					case "swapping":
+						publish()
+						starting(s.Machine, s.version)
+						s.Run("sh", "-c", a.act)
+					case "confirming":
+						publish()
+						s.Eventually("the window", func() bool {
+							now := target(t, s.Machine) // an earlier one may be tried again first
+							return now["state"] == "confirming" && strings.HasPrefix(current(s.Machine), s.version+"-")
+						})
+						s.Run("sh", "-c", a.act)
+					}
+					then(s)
+					if a.undo != "" {
+						s.Run("sh", "-c", a.undo)
+					}
+					if a.afterwards != nil && step == "staged" {
+						a.afterwards(s)
+					}
+					s.Served(clients, "2.0.0", 20)
+				})
+				if !ok {
+					t.FailNow()
+				}
+			}
+		}
+		// Nothing is stuck.
+		source.Publish("hello-3.0.0", kit.Hello(t, "3.0.0", ""))
+		confirmed(t, m, "3.0.0")
+		m.Served(clients, "3.0.0", 20)
+	})
+}
