@@ -102,7 +102,7 @@ func TestGuardInRestart(t *testing.T) {
 		guardSoon(m)
 		// What comes before the program keeps the job waiting.
 		service := "[Service]\nType=exec\nExecStartPre=/bin/sleep 1\nExecStart=" + plainProgram + "\n"
-		source, clients := installed(t, m, service, "", "")
+		source, clients := installed(t, m, service, "")
 		for _, c := range []struct {
 			version string
 			known   bool // systemd knows how it ended, as something refers to the unit

@@ -19,12 +19,8 @@ const (
 	plain        = "hello.service"
 	plainSocket  = "[Socket]\nListenStream=" + address + "\nBacklog=4096\nTriggerLimitIntervalSec=0\n"
 	plainProgram = "/var/lib/upgraderd/hello/current/bin/hello"
+	plainService = "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=notify\nTimeoutStartSec=3s\nExecStart=" + plainProgram + "\n"
 )
-
-// plainService is its file, but for what differs.
-func plainService(more string) string {
-	return "[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=notify\nTimeoutStartSec=3s\nExecStart=" + plainProgram + "\n" + more
-}
 
 // patient clients wait for as long as a restart may take, few enough for the
 // backlog.
@@ -32,10 +28,10 @@ var patient = load.Options{Address: address, Rate: 100, Kept: 4, Timeout: time.M
 
 // installed has the daemon install 1.0.0 for hello.service, which runs it then
 // under load.
-func installed(t *testing.T, m *kit.Machine, service, socket, more string) (*kit.Source, *load.Process) {
+func installed(t *testing.T, m *kit.Machine, service, socket string) (*kit.Source, *load.Process) {
 	t.Helper()
 	source := m.DirSource(dir)
-	configure(m, plain, source, dir, "WindowSec=1s\n"+more)
+	configure(m, plain, source, dir, "WindowSec=1s\n")
 	m.Write("/etc/systemd/system/"+plain, service)
 	start := plain
 	if socket != "" {
@@ -76,7 +72,7 @@ func knownBad(t *testing.T, m *kit.Machine, version string) {
 // clients wait in the backlog, and none is lost, be the release good or bad.
 func TestRestart(t *testing.T) {
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
-		source, clients := installed(t, m, plainService(""), plainSocket, "")
+		source, clients := installed(t, m, plainService, plainSocket)
 		source.Publish("hello-2.0.0", kit.Hello(t, "2.0.0", ""))
 		m.Served(clients, "2.0.0", 50)
 		confirmed(t, m, "2.0.0")
@@ -113,7 +109,7 @@ func TestRestart(t *testing.T) {
 func TestRestartWithoutSocket(t *testing.T) {
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
 		service := "[Service]\nType=exec\nTimeoutStartSec=3s\nExecStart=" + plainProgram + "\n"
-		source, clients := installed(t, m, service, "", "")
+		source, clients := installed(t, m, service, "")
 		calm := func(version string) {
 			t.Helper()
 			m.Served(clients, version, 50)
@@ -151,12 +147,48 @@ func TestRestartWithoutSocket(t *testing.T) {
 	})
 }
 
+// A release on trial exhausts the unit's start limit, which fails the unit and its
+// socket: both come back with the release that proved itself, and the next upgrade
+// works.
+func TestStartLimit(t *testing.T) {
+	const limit = "[Unit]\nStartLimitIntervalSec=1h\nStartLimitBurst=1\n[Service]\nRestart=on-failure\nRestartSec=0\n"
+	hit := func(t *testing.T, m *kit.Machine, source *kit.Source, clients *load.Process, unit, bad string) {
+		t.Helper()
+		source.Publish("hello-2.0.0", bad)
+		knownBad(t, m, "2.0.0")
+		if text := m.Journal(unit); !strings.Contains(text, "Start request repeated too quickly") {
+			t.Error("the start limit was not hit, so this shows nothing")
+		}
+		if got := current(m); !strings.HasPrefix(got, "1.0.0-") {
+			t.Errorf("current is %s, want 1.0.0", got)
+		}
+		m.Served(clients, "1.0.0", 50)
+		source.Publish("hello-3.0.0", kit.Hello(t, "3.0.0", ""))
+		confirmed(t, m, "3.0.0")
+		m.Served(clients, "3.0.0", 50)
+	}
+	t.Run("restart", func(t *testing.T) {
+		kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
+			m.Write("/etc/systemd/system/"+plain+".d/limit.conf", "[Unit]\nRequires=hello.socket\nAfter=hello.socket\n"+limit)
+			source, clients := installed(t, m, plainService, plainSocket)
+			hit(t, m, source, clients, plain, script(t, "exit 1"))
+		})
+	})
+	t.Run("handover", func(t *testing.T) {
+		kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
+			m.Write("/etc/systemd/system/"+unit+".d/limit.conf", limit)
+			source, clients := proved(t, m)
+			hit(t, m, source, clients, unit, kit.Hello(t, "2.0.0", "crash-later:300ms"))
+		})
+	})
+}
+
 // Swap=none stages a release and touches nothing, not even when the operator
 // restarts the service: what starts is what proved itself. The operator swaps by
 // moving the link, or allows the daemon to.
 func TestSwapNone(t *testing.T) {
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
-		source, clients := installed(t, m, plainService(""), plainSocket, "")
+		source, clients := installed(t, m, plainService, plainSocket)
 		pid := m.Property(plain, "MainPID")
 		configure(m, plain, source, dir, "[Upgrade]\nSwap=none\n")
 		m.Run("systemctl", "reload", "upgraderd")

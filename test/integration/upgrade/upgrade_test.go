@@ -124,6 +124,45 @@ func TestStory(t *testing.T) {
 	})
 }
 
+// A release crashes just before the end of its window, another just after: the one
+// is undone, the other stays. Either way clients lose what the worker had in its
+// hands, and nobody is refused.
+func TestCrashAtTheEndOfTheWindow(t *testing.T) {
+	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
+		source, clients := proved(t, m)
+		configure(m, unit, source, dir, "WindowSec=4s\n")
+		m.Run("systemctl", "reload", "upgraderd")
+		// The window begins when it has been ready for a moment.
+		source.Publish("hello-2.0.0", kit.Hello(t, "2.0.0", "crash-later:3800ms"))
+		m.Served(clients, "2.0.0", 100)
+		knownBad(t, m, "2.0.0")
+		m.Served(clients, "1.0.0", 100)
+		text := m.Journal("upgraderd.service")
+		if !strings.Contains(text, "2.0.0 turned bad") || strings.Contains(text, "2.0.0 is good") {
+			t.Error("the journal does not say that 2.0.0 turned bad")
+		}
+
+		source.Publish("hello-3.0.0", kit.Hello(t, "3.0.0", ""))
+		confirmed(t, m, "3.0.0")
+		crashed := worker(m, "3.0.0", "serves")
+		m.Signal(crashed, "SEGV")
+		m.Eventually("another worker", func() bool { return worker(m, "3.0.0", "serves") != crashed })
+		m.Served(clients, "3.0.0", 100)
+		if now := target(t, m); now["state"] != "idle" || strings.Contains(fmt.Sprint(now["known_bad"]), "3.0.0 ") || !strings.HasPrefix(current(m), "3.0.0-") {
+			t.Errorf("after the window a crash is systemd's: got %v", now)
+		}
+
+		r, err := clients.Stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("load: %v", r)
+		if lost := r.Failed[load.EOF] + r.Failed[load.Reset]; r.Failures() != lost {
+			t.Errorf("clients lost more than the workers had in their hands: %v\n%s", r, strings.Join(r.Errors, "\n"))
+		}
+	})
+}
+
 // What the publisher did not sign is not even looked at.
 func TestBadSignature(t *testing.T) {
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
