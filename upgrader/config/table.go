@@ -45,7 +45,8 @@ func Keys() []Key {
 			Section: "Upgrade", Name: "Swap", Value: "auto|handover|restart|none", Default: "auto", Example: "handover",
 			Help: "How the unit moves to the next release. `handover` starts the new worker beside the old one, for units whose " +
 				"`ExecStart=` is `upgraderd supervise`. `restart` restarts the unit; new connections wait in the backlog of its socket " +
-				"meanwhile. `none` stages the release and waits for the operator. `auto` finds out which of the first two the unit can do.",
+				"meanwhile, and are refused where it opens its socket itself. `none` stages the release and waits for the operator; a " +
+				"restart of the unit runs what ran before until then. `auto` finds out which of the first two the unit can do.",
 			set: word(func(t *target) *upgrader.Swap { return &t.Swap }, upgrader.SwapAuto, upgrader.SwapHandover, upgrader.SwapRestart, upgrader.SwapNone),
 		},
 		{
