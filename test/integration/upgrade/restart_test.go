@@ -147,8 +147,8 @@ func TestRestartWithoutSocket(t *testing.T) {
 	})
 }
 
-// A release on trial exhausts the unit's start limit, which fails the unit and its
-// socket: both come back with the release that proved itself, and the next upgrade
+// A release on trial exhausts the unit's start limit, so that systemd starts it no
+// more: it comes back with the release that proved itself, and the next upgrade
 // works.
 func TestStartLimit(t *testing.T) {
 	const limit = "[Unit]\nStartLimitIntervalSec=1h\nStartLimitBurst=1\n[Service]\nRestart=on-failure\nRestartSec=0\n"
