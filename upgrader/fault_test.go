@@ -212,6 +212,7 @@ func scenarios() []scenario {
 	}
 	plain := func(w *world) { w.unit.plain() }
 	forgets := func(w *world) { w.unit.forgets = true }
+	hasty := func(w *world) { w.unit.hasty = true }
 	leaves := func(w *world) { w.unit.behave["1.1"] = exitsAtOnce }
 	refuses := func(w *world) { w.unit.behave["1.1"] = neverReady }
 	both := func(fs ...func(*world)) func(*world) {
@@ -262,6 +263,7 @@ func scenarios() []scenario {
 		{name: "restart fails", set: both(plain, refuses), end: isBad},
 		{name: "restart, ends at once", set: both(plain, leaves), end: isBad},
 		{name: "restart, ends at once, forgotten", set: both(plain, leaves, forgets), end: isBad},
+		{name: "restart, ends too soon", set: both(plain, leaves, hasty), end: isBad},
 		{name: "restart, crash in the window", set: plain, during: crashing, end: isBad},
 	}
 }

@@ -93,10 +93,10 @@ func leftDown(f systemd.Facts) bool {
 	return f.ActiveState == "inactive" && f.EndedItself && len(f.TriggeredBy) == 0
 }
 
-// forgotten reports a unit that does not run, and of which systemd does not know
-// why, as nothing refers to it.
+// forgotten reports a unit that does not run, and that nothing would start, and
+// systemd cannot say why: nothing refers to it, or it was over too soon.
 func forgotten(f systemd.Facts) bool {
-	return f.ActiveState == "inactive" && f.InvocationID == "" && len(f.TriggeredBy) == 0
+	return f.ActiveState == "inactive" && (f.InvocationID == "" || f.NeverActive) && len(f.TriggeredBy) == 0
 }
 
 // restarting reports a unit that waits for RestartSec= to pass.

@@ -361,8 +361,9 @@ type fakeUnit struct {
 	during func(verb string)
 	// deny answers Facts with an error.
 	deny error
-	// forgets is true of a unit that nothing refers to.
-	forgets bool
+	// forgets is true of a unit that nothing refers to, hasty of one that is over
+	// before systemd takes it for active.
+	forgets, hasty bool
 	// lose answers a job with ResultUnknown.
 	lose bool
 }
@@ -460,7 +461,7 @@ func (u *fakeUnit) begin(release string) {
 	u.facts.InvocationID = fmt.Sprintf("%032x", u.invocation)
 	u.facts.MainPID = uint32(1000 + u.invocation)
 	u.facts.ActiveState, u.facts.SubState, u.facts.Result = "active", "running", "success"
-	u.facts.ExecMainCode, u.facts.EndedItself = 0, false
+	u.facts.ExecMainCode, u.facts.EndedItself, u.facts.NeverActive = 0, false, false
 	u.serve(release)
 }
 
@@ -470,6 +471,9 @@ func (u *fakeUnit) end(state, sub, result string) {
 	u.runs, u.facts.EndedItself = "", true
 	if u.forgets && state == "inactive" {
 		u.facts.InvocationID, u.facts.EndedItself, u.facts.ExecMainCode = "", false, 0
+	}
+	if u.hasty && state == "inactive" {
+		u.facts.EndedItself, u.facts.NeverActive = false, true
 	}
 	u.facts.ExecMainStatus = 1
 	if result == "success" {
@@ -489,7 +493,7 @@ func (u *fakeUnit) stopByHand() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.end("inactive", "dead", "success")
-	u.facts.EndedItself = false
+	u.facts.EndedItself, u.facts.NeverActive = false, false
 	u.facts.JobsEnded++
 }
 

@@ -69,23 +69,29 @@ func TestUndisturbed(t *testing.T) {
 
 func TestEndedItself(t *testing.T) {
 	cases := map[string]struct {
-		state       string
-		ended, left uint64
-		want        bool
+		state               string
+		began, ended, left  uint64
+		itself, neverActive bool
 	}{
-		"runs":              {"active", 10, 20, false}, // of the run before
-		"ended":             {"inactive", 10, 11, true},
-		"crashed":           {"failed", 10, 11, true},
-		"stopped":           {"inactive", 11, 10, false},
-		"never was active":  {"failed", 10, 0, false},
-		"systemd forgot it": {"inactive", 0, 0, false},
+		"runs":              {"active", 15, 10, 12, false, false}, // of the run before
+		"ended":             {"inactive", 5, 10, 11, true, false},
+		"crashed":           {"failed", 5, 10, 11, true, false},
+		"stopped":           {"inactive", 5, 11, 10, false, false},
+		"never was active":  {"inactive", 9, 10, 0, false, true},
+		"not this time":     {"inactive", 9, 10, 8, false, true},
+		"systemd forgot it": {"inactive", 0, 0, 0, false, false},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			unit := map[string]dbus.Variant{"ActiveState": dbus.MakeVariant(c.state), "ActiveExitTimestampMonotonic": dbus.MakeVariant(c.left)}
+			unit := map[string]dbus.Variant{
+				"ActiveState":                    dbus.MakeVariant(c.state),
+				"InactiveExitTimestampMonotonic": dbus.MakeVariant(c.began),
+				"ActiveExitTimestampMonotonic":   dbus.MakeVariant(c.left),
+			}
 			service := map[string]dbus.Variant{"ExecMainExitTimestampMonotonic": dbus.MakeVariant(c.ended)}
-			if got := parseFacts(unit, service).EndedItself; got != c.want {
-				t.Errorf("got %v, want %v", got, c.want)
+			f := parseFacts(unit, service)
+			if f.EndedItself != c.itself || f.NeverActive != c.neverActive {
+				t.Errorf("got %v, %v, want %v, %v", f.EndedItself, f.NeverActive, c.itself, c.neverActive)
 			}
 		})
 	}

@@ -61,6 +61,9 @@ type Facts struct {
 	// unit, which does not run any more. It is false for a unit that nothing
 	// refers to, which systemd forgets as soon as it is inactive.
 	EndedItself bool
+	// NeverActive tells that the last run was over before systemd took the unit for
+	// active, so that nobody can say whether it ended or was stopped.
+	NeverActive bool
 	// ExecStart and ExecReload are the argument vectors, specifiers and
 	// variables as systemd resolved them.
 	ExecStart, ExecReload [][]string
@@ -135,7 +138,9 @@ func parseFacts(unit, service map[string]dbus.Variant) Facts {
 	// Of a stop, systemd notes first that the unit is not active any more; of an
 	// end, that of the process. Tried on 252, 257 and 262.
 	ended, left := value[uint64](service, "ExecMainExitTimestampMonotonic"), value[uint64](unit, "ActiveExitTimestampMonotonic")
-	f.EndedItself = !f.Running() && f.MainPID == 0 && ended > 0 && ended < left
+	over := !f.Running() && f.MainPID == 0 && ended > 0
+	f.EndedItself = over && ended < left
+	f.NeverActive = over && left < value[uint64](unit, "InactiveExitTimestampMonotonic")
 	if le := value[[]any](unit, "LoadError"); len(le) > 1 {
 		f.LoadError, _ = le[1].(string)
 	}

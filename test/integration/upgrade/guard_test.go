@@ -100,22 +100,24 @@ func TestGuard(t *testing.T) {
 func TestGuardInRestart(t *testing.T) {
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
 		guardSoon(m)
-		// What comes before the program keeps the job waiting.
-		service := "[Service]\nType=exec\nExecStartPre=/bin/sleep 1\nExecStart=" + plainProgram + "\n"
+		// The job waits until the daemon is dead.
+		const hold = "/run/hold"
+		service := "[Service]\nType=exec\nExecStartPre=/bin/sh -c 'while [ -e " + hold + " ]; do sleep 0.1; done'\nExecStart=" + plainProgram + "\n"
 		source, clients := installed(t, m, service, "")
 		for _, c := range []struct {
-			version string
-			known   bool // systemd knows how it ended, as something refers to the unit
-			stays   bool // the daemon stays away
+			version, release string
+			known            bool // systemd knows how it ended, as something refers to the unit
+			stays            bool // the daemon stays away
 		}{
-			{"2.0.0", false, true},
-			{"2.1.0", true, true},
-			{"2.2.0", true, false},
+			{"2.0.0", "exit 0", false, true},
+			{"2.1.0", "sleep 0.5", true, true}, // long enough to be active
+			{"2.2.0", "exit 0", true, false},
 		} {
 			if c.known {
 				m.Run("systemctl", "-q", "add-wants", "multi-user.target", plain)
 			}
-			source.Publish("hello-"+c.version, script(t, "exit 0 # "+c.version))
+			m.Write(hold, "")
+			source.Publish("hello-"+c.version, script(t, c.release+" # "+c.version))
 			m.Eventually("the restart", func() bool {
 				return m.Property(plain, "SubState") == "start-pre" && strings.HasPrefix(current(m), c.version+"-")
 			})
@@ -124,6 +126,7 @@ func TestGuardInRestart(t *testing.T) {
 			} else {
 				m.Signal(m.Property("upgraderd.service", "MainPID"), "KILL")
 			}
+			m.Run("rm", hold)
 			m.Served(clients, "1.0.0", 50)
 			if got := current(m); !strings.HasPrefix(got, "1.0.0-") {
 				t.Errorf("current is %s, want 1.0.0", got)
