@@ -47,8 +47,8 @@ func confirmed(t *testing.T, m *kit.Machine, version string) {
 	})
 }
 
-// proved has 1.0.0 serve under load, confirmed, with a short window for those that
-// follow.
+// proved has 1.0.0 serve under load, with nothing left to do, and a short window
+// for those that follow.
 func proved(t *testing.T, m *kit.Machine) (*kit.Source, *load.Process) {
 	t.Helper()
 	source := m.DirSource(dir)
@@ -56,7 +56,10 @@ func proved(t *testing.T, m *kit.Machine) (*kit.Source, *load.Process) {
 	source.Publish("hello-1.0.0", kit.Hello(t, "1.0.0", ""))
 	clients := m.Load(traffic)
 	m.Served(clients, "1.0.0", 100)
-	confirmed(t, m, "1.0.0")
+	m.Eventually("nothing is left to do", func() bool { // or it was installed before the first client came
+		now := target(t, m)
+		return now["state"] == "idle" && now["last"] != nil
+	})
 	return source, clients
 }
 
