@@ -143,7 +143,7 @@ func (m *machine) judgeFacts(f systemd.Facts) (opinion, string) {
 		return turnedBad, "it failed, and was started anew"
 	case f.ActiveState == "inactive" && f.Result != "success":
 		return turnedBad, "it ended: " + ending(f)
-	case leftDown(f), f.ActiveState == "inactive" && f.Undisturbed(m.base, 0) && len(f.TriggeredBy) == 0:
+	case m.leftDown(f):
 		// With a socket it may have been idle; without, nothing would start
 		// it again.
 		return turnedBad, "it ended by itself: " + ending(f)

@@ -64,6 +64,17 @@ func (w *world) probedBy() (fail func()) {
 	}
 }
 
+// lastStraw has the unit end between the verdict and the rollback.
+type lastStraw struct {
+	disk
+	unit *fakeUnit
+}
+
+func (d *lastStraw) MarkBad(g store.Digest, b store.Bad) error {
+	d.unit.exit()
+	return d.disk.MarkBad(g, b)
+}
+
 func TestUpgrades(t *testing.T) {
 	for name, f := range map[string]func(*testing.T, *world){
 		"first install of a stopped unit": func(t *testing.T, w *world) {
@@ -249,6 +260,21 @@ func TestUpgrades(t *testing.T) {
 			w.publish("1.1", "")
 			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
 			w.unit.exit()
+			fail()
+			w.settles(old, VerdictRolledBack)
+			if w.unit.serving() != old {
+				t.Errorf("serving %q after %q", w.unit.serving(), w.unit.story())
+			}
+		},
+		"an end after probes have failed": func(t *testing.T, w *world) {
+			w.unit.plain()
+			w.unit.forgets = true
+			old := w.running("1.0")
+			fail := w.probedBy()
+			w.wrap = func(s *store.Store) disk { return &lastStraw{disk: s, unit: w.unit} }
+			w.start()
+			w.publish("1.1", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
 			fail()
 			w.settles(old, VerdictRolledBack)
 			if w.unit.serving() != old {

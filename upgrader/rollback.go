@@ -96,7 +96,7 @@ func (m *machine) moveBack(ctx context.Context, back store.Release) (Event, erro
 	if serves(before, back.Name) {
 		return RolledBack, nil
 	}
-	if before.ActiveState == "inactive" && before.Result == "success" && !m.record.Down && !leftDown(before) {
+	if before.ActiveState == "inactive" && before.Result == "success" && !m.record.Down && !m.leftDown(before) {
 		return OperatorActed, nil // stopped by hand; its next start is good
 	}
 	if before.Running() && m.record.Swap == SwapHandover {

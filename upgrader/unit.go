@@ -93,6 +93,12 @@ func leftDown(f systemd.Facts) bool {
 	return f.ActiveState == "inactive" && f.EndedItself && len(f.TriggeredBy) == 0
 }
 
+// leftDown is the same where systemd may have forgotten the unit, and somebody
+// has watched it since the swap.
+func (m *machine) leftDown(f systemd.Facts) bool {
+	return leftDown(f) || f.ActiveState == "inactive" && f.Undisturbed(m.base, 0) && len(f.TriggeredBy) == 0
+}
+
 // forgotten reports a unit that does not run, and that nothing would start, and
 // systemd cannot say why: nothing refers to it, or it was over too soon.
 func forgotten(f systemd.Facts) bool {
