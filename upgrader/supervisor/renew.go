@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,11 +53,16 @@ type renewal struct {
 }
 
 func newRenewal() renewal {
-	path, err := os.Executable()
+	running, err := os.Stat("/proc/self/exe")
 	if err != nil {
 		return renewal{}
 	}
-	running, err := os.Stat("/proc/self/exe")
+	// The kernel knows us by the file alone. The name we were started by may be
+	// a symlink to it, and is what another version takes over.
+	if named, err := os.Stat(os.Args[0]); err == nil && filepath.IsAbs(os.Args[0]) && os.SameFile(named, running) {
+		return renewal{path: os.Args[0], running: running}
+	}
+	path, err := os.Executable()
 	if err != nil {
 		return renewal{}
 	}

@@ -49,6 +49,23 @@ func (m *manager) installSelf() os.FileInfo {
 	return m.install(self)
 }
 
+// installLinked installs this program once more, beside the one before, and has
+// the supervisor's name lead to it.
+func (m *manager) installLinked(version string) os.FileInfo {
+	m.t.Helper()
+	link := m.program
+	m.program = link + "-" + version
+	info := m.installSelf()
+	if err := os.Symlink(m.program, link+".new"); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.Rename(link+".new", link); err != nil {
+		m.t.Fatal(err)
+	}
+	m.program = link
+	return info
+}
+
 // becomes waits until the main process runs the program.
 func (m *manager) becomes(program os.FileInfo) {
 	m.t.Helper()
@@ -178,6 +195,25 @@ func (m *manager) servedBy(addr, release string) (pid int) {
 		return err == nil && got == release
 	})
 	return pid
+}
+
+// A name that is a symlink, as where packages of several versions lie side by
+// side: what it leads to now counts, though the file that runs is still there.
+func TestRenewLinked(t *testing.T) {
+	m := newManager(t, "renew=20ms")
+	m.program = filepath.Join(t.TempDir(), "upgraderd")
+	m.installLinked("1")
+	addr := m.socket("web")
+	v1 := m.release("1.0", "")
+	m.link("current", v1)
+	m.startReady()
+	serving := m.servedBy(addr, v1)
+	for _, version := range []string{"2", "3"} {
+		m.becomes(m.installLinked(version))
+	}
+	if got := m.servedBy(addr, v1); got != serving {
+		t.Errorf("served by %d, want %d as before", got, serving)
+	}
 }
 
 // What does not start is left alone, said once, and the next one is taken.
