@@ -14,6 +14,7 @@
 //	  next     -> releases/…                only while a handover is on trial
 //	  previous -> releases/…                what a rollback returns to
 //	  staged   -> releases/…                verified, and waits to be swapped in
+//	  tried    -> releases/…                what was next and was started once: only of upgraderd itself
 //	  record.json                     0644  the step about to be taken
 //	  known-bad/<digest>              0644  an artifact that is not to be tried again, and why
 //	  lock                            0600  flock(2); the PID in it is for people

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,10 +18,11 @@ const (
 	Next     LinkName = "next"     // only while a handover is on trial
 	Previous LinkName = "previous" // what a rollback returns to
 	Staged   LinkName = "staged"   // verified, and waits to be swapped in
+	Tried    LinkName = "tried"    // was next, and had the one start that upgraderd itself gets on trial
 )
 
 // LinkNames are all of them.
-func LinkNames() []LinkName { return []LinkName{Current, Next, Previous, Staged} }
+func LinkNames() []LinkName { return []LinkName{Current, Next, Previous, Staged, Tried} }
 
 // ErrInUse is a release that a link points at.
 var ErrInUse = errors.New("release is in use")
@@ -97,6 +99,32 @@ func (s *Store) ClearLink(which LinkName) error {
 		return err
 	}
 	return reason.FS(op, s.vanish(s.path(string(which)), tempPre))
+}
+
+// MoveLink gives a link another name, in one step, and returns when that is
+// durable. A link that is not there is no error, and none may be there under the
+// other name.
+func (s *Store) MoveLink(from, to LinkName) error {
+	op := fmt.Sprintf("make %s of link %s", to, from)
+	if err := s.replaceable(op, from); err != nil {
+		return err
+	}
+	if _, err := s.fs.Lstat(s.path(string(from))); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return reason.FS(op, err)
+	}
+	if _, err := s.fs.Lstat(s.path(string(to))); !errors.Is(err, fs.ErrNotExist) {
+		return reason.FS(op, cmp.Or(err, fs.ErrExist))
+	}
+	if err := s.fs.Rename(s.path(string(from)), s.path(string(to))); err != nil {
+		return reason.FS(op, err)
+	}
+	if err := s.syncDir(s.dir); err != nil {
+		return reason.FS(op, errors.Join(err, s.fs.Rename(s.path(string(to)), s.path(string(from)))))
+	}
+	return nil
 }
 
 // replaceable refuses what we did not make and might not be able to bring back.

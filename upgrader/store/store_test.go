@@ -364,8 +364,22 @@ func TestLinks(t *testing.T) {
 	if err := s.Remove(two); !errors.Is(err, ErrInUse) || reason.Of(err) != CodeReleaseInUse {
 		t.Errorf("remove what current points at: got %v, want %v", err, ErrInUse)
 	}
-	if err := s.ClearLink(Current); err != nil {
+	if err := errors.Join(s.ClearLink(Current), s.SetLink(Next, two)); err != nil {
 		t.Fatal(err)
+	}
+	for range 2 { // what is not there any more is no error
+		if err := s.MoveLink(Next, Tried); err != nil && !errors.Is(err, fs.ErrExist) {
+			t.Fatal(err)
+		}
+		if _, ok, err := s.Link(Next); ok || err != nil {
+			t.Errorf("next, which was moved: got %v, %v; want none", ok, err)
+		}
+		if got, ok, err := s.Link(Tried); got != two || !ok || err != nil {
+			t.Errorf("got %v, %v, %v; want %v", got, ok, err, two)
+		}
+	}
+	if err := errors.Join(s.ClearLink(Tried), s.MoveLink(Next, Tried)); err != nil {
+		t.Errorf("move what is not there: %v", err)
 	}
 	for range 2 {
 		if err := s.Remove(two); err != nil {

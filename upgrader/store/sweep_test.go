@@ -97,6 +97,12 @@ func scenarios() []*scenario {
 		{"change a link", withReleases, nothing, func(s *Store) error { return s.SetLink(Current, two) }, false, nil},
 		{"set a link as it is", withReleases, nothing, func(s *Store) error { return s.SetLink(Current, one) }, false, nil},
 		{"clear a link", withReleases, nothing, func(s *Store) error { return s.ClearLink(Current) }, true, nil},
+		{"move a link", func(t *testing.T, s *Store) {
+			withReleases(t, s)
+			if err := s.SetLink(Next, two); err != nil {
+				t.Fatal(err)
+			}
+		}, nothing, func(s *Store) error { return s.MoveLink(Next, Tried) }, true, nil},
 		{"first record", nothing, nothing, func(s *Store) error { return s.SaveRecord(testRecord{Step: "staged"}) }, false, nil},
 		{"next record", withReleases, nothing, func(s *Store) error { return s.SaveRecord(testRecord{Step: "staged"}) }, false, nil},
 		{"mark bad", withReleases, nothing, func(s *Store) error { return s.MarkBad(digestOf("2"), Bad{Reason: "new"}) }, false, nil},
