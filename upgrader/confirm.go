@@ -88,6 +88,8 @@ func (m *machine) confirm(ctx context.Context) (Event, error) {
 		case op == turnedBad:
 			m.record.Down = f.ActiveState == "inactive"
 			return m.turnedBad(ctx, began, why)
+		case op == nobodysFault && m.own():
+			continue // we are being stopped
 		case op == nobodysFault:
 			// Or a socket did, after a failure that passed between two looks.
 			// A person may have restarted one that ended badly, so it is undone
@@ -109,6 +111,12 @@ func (m *machine) confirm(ctx context.Context) (Event, error) {
 		left -= min(time.Since(looked), unwatchedMax)
 		looked = time.Now()
 		if left <= 0 && health.good() {
+			if m.own() {
+				to, _ := release(m.record.To)
+				if err := m.proveOwn(to); err != nil {
+					return StepFailed, err
+				}
+			}
 			m.emit(ctx, journal.ReleaseConfirmed, slog.Duration("took", time.Since(began)), slog.String("result", string(VerdictGood)))
 			m.finish(ctx, VerdictGood, "")
 			return ReleaseProved, nil

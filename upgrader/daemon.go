@@ -47,6 +47,9 @@ type Options struct {
 	// WatchdogInterval is WATCHDOG_USEC; the main loop pings at half of it.
 	// Zero: no watchdog.
 	WatchdogInterval time.Duration
+	// Program is the executable that this daemon runs from, to tell which release
+	// of upgraderd it is. Default: none of them.
+	Program string
 	// Incoming bounds the artifacts that are fetched and unpacked at once, over
 	// all targets. Default 4.
 	Incoming int
@@ -58,6 +61,7 @@ type Daemon struct {
 	o       Options
 	slots   chan struct{}
 	commons *commons
+	self    string // the release that this daemon is, "" if none
 	// newest makes the source of a target.
 	newest func(*Target) (source, error)
 	// disk makes what a machine writes to of an open store.
@@ -105,6 +109,7 @@ func New(o Options) (*Daemon, error) {
 		status:  map[string]TargetStatus{},
 		disk:    func(s *store.Store) disk { return s },
 		wall:    time.Now,
+		self:    ownRelease(o.StateDir, o.Program),
 	}
 	d.newest = func(t *Target) (source, error) {
 		f, err := fetcher.New(t.Source, o.Log)
@@ -275,6 +280,18 @@ func (d *Daemon) drop(name string) {
 	delete(d.status, name)
 }
 
+// busy is a target besides but that is on trial, "" if there is none.
+func (d *Daemon) busy(but string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name, st := range d.status {
+		if name != but && st.State.pending() {
+			return name
+		}
+	}
+	return ""
+}
+
 func (d *Daemon) notify(state ...string) {
 	if err := d.o.Notify(state...); err != nil {
 		d.o.Log.Warn("telling systemd", "error", err)
@@ -300,6 +317,8 @@ func (d *Daemon) machine(t *Target) *machine {
 		woken:   make(chan struct{}, 1),
 		publish: d.put,
 		wall:    d.wall,
+		self:    d.self,
+		busy:    d.busy,
 	}
 	m.use(t)
 	return m

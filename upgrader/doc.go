@@ -68,6 +68,12 @@
 // none come back in time, [Guard] undoes what is pending, by the steps above.
 // After a reboot [RevertUnproven] moves the links back before any unit starts.
 //
+// # Itself
+//
+// The target of the name upgraderd is the daemon itself. Its release gets one
+// start on trial, by [Launch], and current moves only after its verdict, so that
+// whatever ends the trial, the next start is of what proved itself. See own.go.
+//
 // # What decides
 //
 // Facts, never a job's result: who serves is read from the supervisor's

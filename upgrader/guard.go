@@ -100,6 +100,10 @@ func Pending(stateDir, target string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if target == OwnTarget {
+		_, on, err := ownTrial(s)
+		return on, err
+	}
 	var r record
 	_, err = s.LoadRecord(&r)
 	return r.State.pending(), err
@@ -134,6 +138,9 @@ func Guard(ctx context.Context, o Options, g Guarded) error {
 }
 
 func (d *Daemon) guard(ctx context.Context, g Guarded) error {
+	if g.Target.Unit == OwnUnit {
+		return d.guardOwn(ctx, g)
+	}
 	s, err := store.View(filepath.Join(d.o.StateDir, g.Target.Name))
 	if err != nil {
 		return err

@@ -204,6 +204,10 @@ type machine struct {
 	passed   string // digest that passed its check
 	saved    string // the record as it is on disk
 
+	self   string                  // the release of upgraderd that this daemon is, "" if none
+	busy   func(but string) string // another target that is on trial, "" if none
+	unread error                   // the record, where a later upgraderd wrote it
+
 	guard *Guarded // undo what is pending, and end; nil in the daemon
 
 	offered atomic.Pointer[offer]
@@ -321,7 +325,10 @@ func (m *machine) emit(ctx context.Context, e journal.Event, attrs ...slog.Attr)
 	add("phase", string(m.state))
 	if m.record.To != "" {
 		from := "nothing"
-		if m.record.From != "" {
+		switch {
+		case m.own():
+			from = m.ownBefore()
+		case m.record.From != "":
 			from = version(m.record.From)
 		}
 		add("from", from)

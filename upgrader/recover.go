@@ -37,6 +37,14 @@ func (m *machine) recover(ctx context.Context) (Event, error) {
 	}); err != nil {
 		return StepFailed, err
 	}
+	if m.own() {
+		if event, err := m.recoverOwn(ctx); event != "" || err != nil {
+			if err != nil {
+				event = StepFailed
+			}
+			return event, err
+		}
+	}
 	switch m.record.State {
 	case Swapping:
 		return m.recoverSwap(ctx)
@@ -88,6 +96,12 @@ func (m *machine) load(ctx context.Context) error {
 		// next; going on without the record is safe, silence would not be.
 		m.trouble(ctx, journal.StepFailed, err)
 		m.record = record{}
+	case store.CodeRecordNewer:
+		if !m.own() {
+			return err
+		}
+		m.trouble(ctx, journal.StepFailed, err)
+		m.record, m.unread = record{}, err // the links tell of a trial
 	default:
 		if err != nil {
 			return err
@@ -102,7 +116,7 @@ func (m *machine) load(ctx context.Context) error {
 // mend repairs links that are not ours to read. next and staged say nothing
 // that cannot be found again; for current the record knows what it was.
 func (m *machine) mend(ctx context.Context) error {
-	for _, which := range []store.LinkName{store.Next, store.Staged, store.Previous} {
+	for _, which := range []store.LinkName{store.Next, store.Staged, store.Previous, store.Tried} {
 		if _, _, err := m.store.Link(which); reason.Of(err) == store.CodeLinkBroken {
 			m.trouble(ctx, journal.StepFailed, err)
 			if err := m.store.ClearLink(which); err != nil {

@@ -23,6 +23,9 @@ import (
 //
 // Each of them may be done already, by the run that was interrupted.
 func (m *machine) rollBack(ctx context.Context) (Event, error) {
+	if m.own() {
+		return m.rollBackOwn(ctx)
+	}
 	began := time.Now()
 	back, ok, err := m.goal()
 	if err != nil {

@@ -29,6 +29,11 @@ func (m *machine) swap(ctx context.Context) (Event, error) {
 	if err := m.takeTurn(ctx); err != nil { // after a start of ours, or a time of being held
 		return StepFailed, err
 	}
+	if m.own() {
+		if err := m.awaitOthers(ctx); err != nil {
+			return StepFailed, err
+		}
+	}
 	f, err := m.still(ctx)
 	if err == nil {
 		err = usable(m.target.Unit, f)
@@ -97,6 +102,8 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 	began := time.Now()
 	var event Event
 	switch {
+	case m.own():
+		event, err = m.restartAs(ctx, f, to)
 	case waitsForFirst(f):
 		event, err = m.installFirst(ctx, to)
 	case way == SwapHandover && !crashed(f) && r.From != "":

@@ -152,6 +152,9 @@ func limit(f systemd.Facts, restart bool) time.Duration {
 // pickSwap decides by facts how the unit is swapped, and why. It refuses only
 // a handover that was demanded and cannot be.
 func pickSwap(t *Target, f systemd.Facts, root string) (Swap, string, error) {
+	if t.Unit == OwnUnit && t.Swap != SwapNone {
+		return ownSwap(t, f)
+	}
 	missing := noHandover(f, root)
 	switch t.Swap {
 	case SwapNone:

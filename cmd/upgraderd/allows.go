@@ -57,7 +57,7 @@ func allowed(targets []*upgrader.Target, unit, verb string) bool {
 		return true
 	}
 	for _, t := range targets {
-		if unit == t.Unit && slices.Contains(swapVerbs(t.Swap), verb) {
+		if unit == t.Unit && slices.Contains(swapVerbs(t), verb) {
 			return true
 		}
 		if unit == upgrader.GuardTimer(t.Name) && t.Swap != upgrader.SwapNone && verb == "start" {
@@ -71,8 +71,11 @@ func allowed(targets []*upgrader.Target, unit, verb string) bool {
 }
 
 // swapVerbs are the verbs as PID 1 tells them to polkit.
-func swapVerbs(s upgrader.Swap) []string {
-	switch s {
+func swapVerbs(t *upgrader.Target) []string {
+	if t.Unit == upgrader.OwnUnit && t.Swap != upgrader.SwapNone {
+		return []string{"restart"} // itself, and nothing else
+	}
+	switch t.Swap {
 	case upgrader.SwapHandover:
 		return []string{"reload"}
 	case upgrader.SwapRestart:

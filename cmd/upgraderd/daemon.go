@@ -30,22 +30,26 @@ func daemonCommand() *cobra.Command {
 		Short: "Follow the targets and upgrade their units",
 		Long: `Follow every target in /etc/upgraderd/*.upgrade: fetch and verify new releases,
 hand them to the units, watch them, and undo what turns bad. SIGHUP reads the
-targets again. This is what upgraderd.service runs.`,
+targets again. This is what upgraderd.service runs, by way of upgraderd launch.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			options := journal.Options{}
-			if verbose {
-				options.Level = slog.LevelDebug
-			}
-			handler := journal.NewHandler(os.Stderr, options)
+			handler := daemonLog(verbose)
 			defer func() { _ = handler.Close() }()
 			return follow(ctx, slog.New(handler))
 		},
 	}
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say what is only of interest when something is wrong")
 	return cmd
+}
+
+func daemonLog(verbose bool) *journal.Handler {
+	options := journal.Options{}
+	if verbose {
+		options.Level = slog.LevelDebug
+	}
+	return journal.NewHandler(os.Stderr, options)
 }
 
 // follow runs the daemon until ctx ends.
@@ -56,10 +60,14 @@ func follow(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
 	targets, diagnostics := loadTargets(log)
 	daemon, err := upgrader.New(upgrader.Options{
 		StateDir: stateDirectory(), Targets: targets, Broken: diagnostics.Doubt, Systemd: bus, Log: log,
-		Notify: activation.Notify, WatchdogInterval: interval,
+		Notify: activation.Notify, WatchdogInterval: interval, Program: program,
 	})
 	if err != nil {
 		return err

@@ -63,7 +63,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withStatus(exitUsage, err) })
 	root.AddCommand(
 		statusCommand(), verifyCommand(), upgradeCommand(), rollbackCommand(), forgiveCommand(), installCommand(), // what people run
-		daemonCommand(), superviseCommand(), handoverCommand(), // what units run
+		launchCommand(), daemonCommand(), superviseCommand(), handoverCommand(), // what units run
 		guardCommand(), allowsCommand(), runCheckCommand(),
 		keygenCommand(), publishCommand(), // what publishers run
 		versionCommand(),

@@ -8,13 +8,46 @@ import (
 
 	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/fetcher/signature"
+	"github.com/upgraderd/upgraderd/upgrader"
 )
 
 // cross judges what no key can judge alone.
 func (r *reading) cross() {
+	r.crossOwn()
 	r.crossTrust()
 	r.crossProbes()
 	r.crossFetcher()
+}
+
+// crossOwn holds the target of upgraderd itself to what `upgraderd launch` starts
+// without reading any of this: one name, one unit, one program.
+func (r *reading) crossOwn() {
+	t := &r.target
+	named, own := r.name == upgrader.OwnTarget, t.Unit == upgrader.OwnUnit
+	switch {
+	case named == own && !own:
+	case t.Unit == "": // which has a diagnostic of its own
+	case own && !named:
+		r.report(r.where("Upgrade", "Unit"), Diagnostic{
+			Code: CodeConflict, Message: fmt.Sprintf("Unit=: %s is upgraderd itself, which is upgraded by the target %s only", upgrader.OwnUnit, upgrader.OwnTarget),
+			Hint: "name this file " + upgrader.OwnTarget + suffix,
+		})
+	case named && !own:
+		r.report(r.where("Upgrade", "Unit"), Diagnostic{
+			Code: CodeConflict, Message: fmt.Sprintf("the target %s is for upgraderd itself, and %s is another unit", upgrader.OwnTarget, t.Unit),
+			Hint: "give this file another name, or write Unit=" + upgrader.OwnUnit,
+		})
+	case t.Swap == upgrader.SwapHandover:
+		r.report(r.where("Upgrade", "Swap"), Diagnostic{
+			Code: CodeConflict, Message: "Swap=handover: " + upgrader.OwnUnit + " has no sockets to hand over, it is restarted",
+			Hint: "write Swap=restart",
+		})
+	case t.Program != upgrader.OwnProgram:
+		r.report(r.where("Upgrade", "Program"), Diagnostic{
+			Code: CodeConflict, Message: fmt.Sprintf("Program=%s: of a release of upgraderd, %s starts %s and nothing else", printable(t.Program), upgrader.OwnUnit, upgrader.OwnProgram),
+			Hint: "leave Program= out",
+		})
+	}
 }
 
 func (r *reading) crossTrust() {

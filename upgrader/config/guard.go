@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/upgraderd/upgraderd/upgrader"
 )
 
 // guard decides whose files count. A target says which unit the daemon may
@@ -38,7 +40,7 @@ type guard struct {
 // guardOf is the guard of the tree below root for whoever has this effective
 // user id.
 func guardOf(root string, euid int) guard {
-	g := guard{owners: []uint32{0}, credentials: "/run/credentials/" + ownUnit}
+	g := guard{owners: []uint32{0}, credentials: "/run/credentials/" + upgrader.OwnUnit}
 	if root == "/" {
 		// Somebody else who asks, "upgraderd verify", has none of their own.
 		if dir := os.Getenv("CREDENTIALS_DIRECTORY"); path.IsAbs(dir) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
 )
 
 // LoadAll reads every target of the tree below root ("" or "/" for the running
@@ -44,6 +45,19 @@ func Load(root, name string) (*upgrader.Target, Diagnostics) {
 // Peek is to PeekAll what Load is to LoadAll.
 func Peek(root, name string) (*upgrader.Target, Diagnostics) {
 	return loadOne(treeAt(root), name, true)
+}
+
+// Has tells whether root has a .upgrade file of this name in the tree below root
+// that is not masked and that nobody else could have written. Whether it is in
+// order is another question: one that is being edited is there all the same.
+func Has(root, name string) bool {
+	t := treeAt(root)
+	file, ok := t.mainFile(name)
+	if !ok || t.masked(file) {
+		return false
+	}
+	_, err := t.read(file, unitfile.MaxSize)
+	return err == nil
 }
 
 func loadOne(t tree, name string, peek bool) (*upgrader.Target, Diagnostics) {

@@ -155,6 +155,44 @@ func TestEveryFieldHasAKey(t *testing.T) {
 	zero("Target", reflect.ValueOf(*target))
 }
 
+// The target of upgraderd itself has one name, one unit and one program, and is
+// wanted as soon as root has a file for it, in order or not.
+func TestOwn(t *testing.T) {
+	const source = "[Source]\nPath=https://example.org/upgraderd\nMatchPattern=upgraderd_@v\nKey=RWQ6hEqFjLN+XxRQvXZno7WQYh8CvDZxVMG6iBPJsAJQRDfBjnMbD7c8\n"
+	cases := []struct {
+		name, file, text, want string
+		has                    bool
+	}{
+		{"good", "upgraderd", "Unit=upgraderd.service\n", "", true},
+		{"restart", "upgraderd", "Unit=upgraderd.service\nSwap=restart\n", "", true},
+		{"none", "upgraderd", "Unit=upgraderd.service\nSwap=none\n", "", true},
+		{"handover", "upgraderd", "Unit=upgraderd.service\nSwap=handover\n", "upgraderd.upgrade:3: Swap=handover: upgraderd.service has no sockets", true},
+		{"program", "upgraderd", "Unit=upgraderd.service\nProgram=bin/other\n", "upgraderd.upgrade:3: Program=bin/other: ", true},
+		{"another unit", "upgraderd", "Unit=app.service\n", "upgraderd.upgrade:2: the target upgraderd is for upgraderd itself", true},
+		{"another name", "self", "Unit=upgraderd.service\n", "self.upgrade:2: Unit=: upgraderd.service is upgraderd itself", false},
+		{"torn", "upgraderd", "Unit\n", "upgraderd.upgrade:2: ", true},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			root := plant(t, []txtar.File{{Name: "etc/upgraderd/" + c.file + ".upgrade", Data: []byte("[Upgrade]\n" + c.text + source)}})
+			target, ds := Load(root, c.file)
+			if (target != nil) != (c.want == "") || c.want != "" && (len(ds) == 0 || !strings.Contains(ds[0].String(), c.want)) {
+				t.Errorf("got %v, %v; want %q", target, ds, c.want)
+			}
+			if target != nil && target.Program != upgrader.OwnProgram {
+				t.Errorf("program is %s, want %s", target.Program, upgrader.OwnProgram)
+			}
+			if got := Has(root, upgrader.OwnTarget); got != c.has {
+				t.Errorf("root has it: got %v, want %v", got, c.has)
+			}
+		})
+	}
+	masked := plant(t, []txtar.File{{Name: "etc/upgraderd/upgraderd.upgrade"}, {Name: "usr/lib/upgraderd/upgraderd.upgrade", Data: []byte("[Upgrade]\nUnit=upgraderd.service\n" + source)}})
+	if Has(masked, upgrader.OwnTarget) {
+		t.Error("root has it, though it is masked")
+	}
+}
+
 func TestTableIsWhole(t *testing.T) {
 	seen := map[string]bool{}
 	for _, k := range Keys() {
@@ -486,7 +524,7 @@ func FuzzLoad(f *testing.F) {
 			fetch.Close()
 		}
 		switch {
-		case !strings.HasSuffix(target.Unit, ".service") || target.Unit == ownUnit:
+		case !strings.HasSuffix(target.Unit, ".service") || target.Unit == upgrader.OwnUnit && target.Name != upgrader.OwnTarget:
 			t.Errorf("unit %q", target.Unit)
 		case !filepath.IsLocal(target.Program):
 			t.Errorf("program %q", target.Program)

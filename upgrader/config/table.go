@@ -38,7 +38,8 @@ func Keys() []Key {
 		{
 			Section: "Upgrade", Name: "Unit", Value: "UNIT", Required: true, Example: "app.service",
 			Help: "The service that runs the releases: a full unit name, which may be an instance, never a template. " +
-				"No two targets may name the same unit.",
+				"No two targets may name the same unit. `upgraderd.service` is for a target of the name `upgraderd` only, see " +
+				"[own-upgrade.md](own-upgrade.md).",
 			set: text(func(t *target) *string { return &t.Unit }, unitName),
 		},
 		{

@@ -16,10 +16,6 @@ import (
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
 )
 
-// ownUnit is the daemon's. Upgrading itself as one of its targets would end
-// the daemon in the middle of the confirm window.
-const ownUnit = "upgraderd.service"
-
 func unitName(v string) (string, error) {
 	u, err := unitfile.ParseUnitName(v)
 	if err != nil {
@@ -40,8 +36,6 @@ func unitName(v string) (string, error) {
 		return "", refuse("name the .service that runs the program", "%s is a .%s, and only a .service runs a release", unitfile.Quote(v), u.Type)
 	case u.Template():
 		return "", refuse(fmt.Sprintf("name an instance, such as %s@1.service", u.Prefix), "%s is a template, which runs nothing by itself", unitfile.Quote(v))
-	case v == ownUnit:
-		return "", refuse("let the package manager upgrade upgraderd", "%s is upgraderd itself", ownUnit)
 	}
 	return v, nil
 }

@@ -23,6 +23,7 @@ type Event int
 const (
 	_ Event = iota
 	DaemonStarted
+	LaunchFailed
 	ConfigReloaded
 	ConfigRejected
 	ConfigDoubtful

@@ -11,6 +11,12 @@ func table() map[Event]Description {
 			"upgraderd started",
 			"It follows as many targets as this says: @UPGRADERD_TARGETS@\nList them with: upgraderd status",
 		},
+		LaunchFailed: {
+			"LaunchFailed", "fb23c8cdddc045b68c50120bd73e17f4", slog.LevelError,
+			"release {release} of upgraderd does not start, going on with what there was before: {error}",
+			"A release of upgraderd in the store does not start",
+			"@UPGRADERD_ERROR@\nA release that was on trial is not tried again. Where it is the one that proved itself, the installed program runs until the next release is there; remove /var/lib/upgraderd/upgraderd/current to have it fetched anew.",
+		},
 		ConfigReloaded: {
 			"ConfigReloaded", "381f9fa31e74449c846681ef16fe03d1", slog.LevelInfo,
 			"configuration read again, targets: {targets}",

@@ -28,6 +28,9 @@ type Facts struct {
 	// NeedDaemonReload tells that the unit's files changed since they were
 	// read.
 	NeedDaemonReload bool
+	// ActiveEnter is when the unit became active last, on CLOCK_MONOTONIC; 0 if
+	// it never did.
+	ActiveEnter time.Duration
 	// Job is the job that is queued or runs for the unit, 0 if none.
 	Job uint32
 	// JobsEnded counts the jobs on the unit that ended since this client
@@ -121,6 +124,7 @@ func parseFacts(unit, service map[string]dbus.Variant) Facts {
 		SubState:         value[string](unit, "SubState"),
 		InvocationID:     hex.EncodeToString(value[[]byte](unit, "InvocationID")),
 		NeedDaemonReload: value[bool](unit, "NeedDaemonReload"),
+		ActiveEnter:      span(value[uint64](unit, "ActiveEnterTimestampMonotonic")),
 		TriggeredBy:      value[[]string](unit, "TriggeredBy"),
 		Type:             value[string](service, "Type"),
 		Result:           value[string](service, "Result"),

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/config"
+)
+
+func launchCommand() *cobra.Command {
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "launch",
+		Short: "Become the daemon: the release of upgraderd in its store, or this program",
+		Long: `Go on as upgraderd daemon, in this same process: as the release of upgraderd in
+/var/lib/upgraderd/upgraderd where there is an upgraderd.upgrade and such a
+release starts, else as this program. This is what upgraderd.service runs.`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			handler := daemonLog(verbose)
+			defer func() { _ = handler.Close() }()
+			log := slog.New(handler)
+			if config.Has("/", upgrader.OwnTarget) {
+				// Signals end us as ever: one that was caught would be lost with us.
+				upgrader.Launch(cmd.Context(), upgrader.Options{StateDir: stateDirectory(), Log: log}, func(program string) error {
+					return becomeDaemon(program, verbose)
+				})
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			return follow(ctx, log)
+		},
+	}
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say what is only of interest when something is wrong")
+	return cmd
+}
+
+// becomeDaemon makes this process another program's daemon. It returns only if
+// that failed.
+func becomeDaemon(program string, verbose bool) error {
+	argv := []string{program, "daemon"}
+	if verbose {
+		argv = append(argv, "--verbose")
+	}
+	return os.NewSyscallError("execve", syscall.Exec(program, argv, os.Environ()))
+}
