@@ -175,6 +175,31 @@ func TestPolkit(t *testing.T) {
 			t.Errorf("main PIDs: got %s, want %s as before", after, before)
 		}
 
+		// Where root has it upgrade itself, the daemon may restart itself, and no more.
+		m.Write("/etc/systemd/system/upgraderd.service", service)
+		m.Run("sh", "-c", "sed s/app.service/upgraderd.service/ /etc/upgraderd/app.upgrade | grep -v Check= > /etc/upgraderd/upgraderd.upgrade")
+		m.Run("systemctl", "daemon-reload")
+		m.Run("systemctl", "start", "upgraderd.service")
+		for _, command := range []string{"systemctl restart upgraderd.service", "systemctl start upgraderd-guard@upgraderd.timer", "systemctl stop upgraderd-guard@upgraderd.timer"} {
+			m.Run(as(append(strings.Fields(command), "--no-ask-password")...)...)
+		}
+		own := m.Property("upgraderd.service", "MainPID")
+		for _, command := range []string{
+			"start upgraderd.service", "stop upgraderd.service", "reload upgraderd.service", "try-restart upgraderd.service", "reset-failed upgraderd.service",
+			"kill upgraderd.service", "mask upgraderd.service", "set-property --runtime upgraderd.service CPUWeight=7", "start upgraderd-guard@upgraderd.service",
+			"start upgraderd-failed@upgraderd.service", "start upgraderd-check@upgraderd.service", "restart upgraderd-boot.service",
+		} {
+			said := m.Fails(as(append([]string{"systemctl", "--no-ask-password"}, strings.Fields(command)...)...)...)
+			if !regexp.MustCompile(`(?i)access denied|permission denied|authentication|not permitted`).MatchString(said) {
+				t.Errorf("%s: refused for another reason: %s", command, said)
+			}
+		}
+		if now := m.Property("upgraderd.service", "MainPID"); now != own {
+			t.Errorf("main PID of upgraderd: got %s, want %s as before", now, own)
+		}
+		m.Run("sh", "-c", "echo Swap=none > /tmp/none && sed -i '/^Unit=/r /tmp/none' /etc/upgraderd/upgraderd.upgrade")
+		m.Fails(as("systemctl", "--no-ask-password", "restart", "upgraderd.service")...)
+
 		// Nor is a start of what has no unit file: StartTransientUnit would make it.
 		m.Run("sh", "-c", "rm /etc/systemd/system/upgraderd-check@.service /usr/lib/systemd/system/upgraderd-check@.service /usr/lib/systemd/system/upgraderd-guard@.timer && systemctl daemon-reload")
 		for _, unit := range []string{"upgraderd-check@app.service", "upgraderd-guard@app.timer"} {
