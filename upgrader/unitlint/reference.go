@@ -11,7 +11,7 @@ func Reference() string {
 	var b strings.Builder
 	b.WriteString(referenceHead)
 	rules := Rules()
-	for _, scope := range []Scope{Any, Supervised, Sockets} {
+	for _, scope := range []Scope{Any, Supervised, Sockets, Own} {
 		fmt.Fprintf(&b, "\n## %s\n", strings.Replace(string(scope), "upgraderd supervise", "`upgraderd supervise`", 1))
 		for _, r := range rules {
 			if r.Of != scope {

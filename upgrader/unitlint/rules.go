@@ -26,6 +26,7 @@ const (
 	Any        Scope = "Every unit of a target"
 	Supervised Scope = "Units that run under upgraderd supervise"
 	Sockets    Scope = "Sockets"
+	Own        Scope = "upgraderd itself"
 )
 
 // Rules gives every rule, in the order in which they are checked.
@@ -175,6 +176,11 @@ func Rules() []Rule {
 			Code: "SOCKET_FLUSH", Of: Sockets, Error: true, check: flushPending,
 			Help: "With `FlushPending=yes` systemd throws away the connections that wait when the service ends. A target that is swapped by a restart loses them at each upgrade (an error).",
 			Fix:  "`FlushPending=no` in `[Socket]`, which is the default",
+		},
+		{
+			Code: "UNIT_NO_LAUNCH", Of: Own, Error: true, check: noLaunch,
+			Help: "`upgraderd.service` does not run `upgraderd launch`, which becomes the release in the store: the daemon does not swap then. Nothing else is asked of the unit that other rules ask, as it has no sockets, and owns the releases.",
+			Fix:  "Remove the drop-in that replaces `ExecStart=`, or `ExecStart=/usr/bin/upgraderd launch`",
 		},
 	}
 }

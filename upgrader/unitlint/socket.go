@@ -14,7 +14,7 @@ const queueLeast = 4096
 
 func noSocket(v *view) []finding {
 	u := v.service
-	if !u.there() || slices.ContainsFunc(v.sockets, func(s *unit) bool { return !s.masked }) {
+	if !u.there() || v.own() || slices.ContainsFunc(v.sockets, func(s *unit) bool { return !s.masked }) {
 		return nil
 	}
 	name := strings.TrimSuffix(u.name, ".service") + ".socket"

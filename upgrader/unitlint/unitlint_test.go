@@ -90,6 +90,31 @@ ListenStream=8080
 TriggerLimitIntervalSec=0
 `
 
+// The daemon's own unit, as it is shipped, has nothing to be said about.
+func TestOwnUnit(t *testing.T) {
+	shipped, err := os.ReadFile("../../units/systemd/upgraderd.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		text string
+		swap upgrader.Swap
+		want []string
+	}{
+		"shipped":                       {string(shipped), upgrader.SwapAuto, nil},
+		"another program":               {strings.Replace(string(shipped), "upgraderd launch", "upgraderd daemon", 1), upgrader.SwapRestart, []string{"upgraderd.service:21 UNIT_NO_LAUNCH!"}},
+		"another program, not upgraded": {strings.Replace(string(shipped), "upgraderd launch", "upgraderd daemon", 1), upgrader.SwapNone, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := plant(t, "-- upgraderd.service --\n"+c.text)
+			ds := Check(root, target("upgraderd", upgrader.OwnUnit, c.swap))
+			if diff := cmp.Diff(c.want, brief(root, ds)); diff != "" {
+				t.Errorf("-want +got\n%s\n%v", diff, ds)
+			}
+		})
+	}
+}
+
 func TestRules(t *testing.T) {
 	for _, c := range []struct {
 		name string

@@ -8,7 +8,7 @@ import (
 
 func user(v *view) []finding {
 	u := v.service
-	if !u.there() {
+	if !u.there() || v.own() {
 		return nil
 	}
 	if _, dynamic := u.yes("Service", "DynamicUser"); dynamic {
@@ -37,7 +37,7 @@ func user(v *view) []finding {
 
 func storeWritable(v *view) []finding {
 	u := v.service
-	if !u.there() {
+	if !u.there() || v.own() {
 		return nil
 	}
 	var found []finding
