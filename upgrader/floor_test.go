@@ -1,13 +1,10 @@
 package upgrader
 
 import (
-	"crypto/rand"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
-
-	"aead.dev/minisign"
 
 	"github.com/upgraderd/upgraderd/fetcher"
 )
@@ -47,41 +44,35 @@ func TestFloor(t *testing.T) {
 // well, with something newer than what is installed.
 func TestOlderListAfterAStart(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
-		public, private, err := minisign.GenerateKey(rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w.target.Source.Verify, w.target.Source.Keys = fetcher.VerifySigned, []string{public.String()}
-		read := func() (list, signature []byte) {
-			list, err := os.ReadFile(filepath.Join(w.dir, "SHA256SUMS"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			return list, minisign.Sign(private, list)
-		}
-		write := func(list, signature []byte) {
-			for name, data := range map[string][]byte{"SHA256SUMS.minisig": signature, "SHA256SUMS": list} {
-				if err := os.WriteFile(filepath.Join(w.dir, name), data, 0o644); err != nil {
+		w.target.Source.Verify, w.target.Source.Keys = fetcher.VerifySigned, []string{w.newKey()}
+		names := []string{"SHA256SUMS.minisig", "SHA256SUMS"}
+		read := func() (files [][]byte) {
+			for _, name := range names {
+				data, err := os.ReadFile(filepath.Join(w.dir, name))
+				if err != nil {
 					t.Fatal(err)
 				}
+				files = append(files, data)
 			}
+			return files
 		}
-		w.publish("1.0", "")
-		write(read())
 		old := w.running("1.0")
 		w.publish("1.1", "# withdrawn later")
-		list, signature := read()
+		older := read()
 		time.Sleep(time.Hour)
 		if err := os.Remove(filepath.Join(w.dir, "app_1.1.sh")); err != nil {
 			t.Fatal(err)
 		}
 		w.manifest()
-		write(read())
 		w.start()
 		w.looked()
 		time.Sleep(time.Minute)
 		w.kill()
-		write(list, signature)
+		for i, data := range older {
+			if err := os.WriteFile(filepath.Join(w.dir, names[i]), data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
 		w.start()
 		time.Sleep(time.Hour)
 		if st := w.status(); st.Current != old {
