@@ -800,6 +800,7 @@ func TestUpgrades(t *testing.T) {
 		},
 		"the running release rots": func(t *testing.T, w *world) {
 			w.rot(w.running("1.0"))
+			w.withdraw("1.0")
 			w.start()
 			w.settles(w.publish("1.1", ""), VerdictGood)
 			w.settles(w.publish("1.2", ""), VerdictGood)
@@ -809,6 +810,7 @@ func TestUpgrades(t *testing.T) {
 		"the running release rots, and the next one is bad": func(t *testing.T, w *world) {
 			old := w.running("1.0")
 			w.rot(old)
+			w.withdraw("1.0")
 			w.start()
 			name := w.publish("1.1", "")
 			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
@@ -829,6 +831,15 @@ func TestUpgrades(t *testing.T) {
 			})
 		})
 	}
+}
+
+// withdraw takes a release off the source, so that nothing can be healed by it.
+func (w *world) withdraw(version string) {
+	w.t.Helper()
+	if err := os.Remove(filepath.Join(w.dir, "app_"+version+".sh")); err != nil {
+		w.t.Fatal(err)
+	}
+	w.manifest()
 }
 
 // rot changes the program of a release on disk.

@@ -51,6 +51,7 @@ func (m *machine) look(ctx context.Context) (Event, error) {
 	case ordered:
 		return RollbackOrdered, nil
 	}
+	m.inspect(ctx)
 	return m.consult(ctx, current, has)
 }
 
@@ -87,6 +88,9 @@ func (m *machine) consult(ctx context.Context, current store.Release, has bool) 
 	}
 	m.checked = m.wall.date()
 	m.record.Seen = m.record.Seen.With(listing, m.checked)
+	if err := m.heal(ctx, listing.Candidates); err != nil && ctx.Err() == nil {
+		m.trouble(ctx, journal.StepFailed, err) // and is tried again with the next look
+	}
 	c, ok, err := m.choose(ctx, listing.Candidates, current, has)
 	if err != nil {
 		m.trouble(ctx, journal.StepFailed, err)

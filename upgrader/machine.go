@@ -223,6 +223,8 @@ type machine struct {
 	wanted    *Order            // an upgrade that the operator ordered, for choose
 	ordered   *Order            // the order that candidate is for; nil: it is newer
 	answered  bool              // an order has its answer, and can go
+	inspected bool              // the releases on disk were read back
+	rotten    []store.Release   // those that are not what was verified
 	retryAt   time.Time         // bounds the next wait; zero: only the source decides
 	checked   time.Time         // when the source answered last
 }
@@ -387,6 +389,7 @@ func (m *machine) adopt(ctx context.Context) error {
 		return errRetired
 	}
 	m.use(o.target)
+	m.inspected = false
 	m.pause.reset() // what failed is tried at once; whether it is mended, that tells
 	m.lookNow = true
 	return nil

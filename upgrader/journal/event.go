@@ -56,6 +56,8 @@ const (
 	SwapStarted
 	ReleaseServes
 	ReleaseRotten
+	ReleaseDamaged
+	ReleaseHealed
 	ReleaseInstalled
 	OperatorAwaited
 	OperatorIntervened

@@ -210,6 +210,18 @@ func table() map[Event]Description {
 			"Release @UPGRADERD_FROM@ of @UPGRADERD_TARGET@ has rotted on disk",
 			"@UPGRADERD_ERROR@\nIt serves, and its files are not what was verified any more: its next start might fail, so the swap to @UPGRADERD_TO@ goes on. Should that one turn bad, it is not rolled back. Look for the disk in the kernel's log.",
 		},
+		ReleaseDamaged: {
+			"ReleaseDamaged", "93b97b9e95e62b0c99d49cbd5acf5aa6", slog.LevelError,
+			"release {release} is damaged on disk: {error}",
+			"A release of @UPGRADERD_TARGET@ is damaged on disk",
+			"Its files are not what was verified: @UPGRADERD_ERROR@\nIt is fetched again if the source still offers it; what runs goes on. Look for the disk in the kernel's log. To read all releases back: upgraderd verify",
+		},
+		ReleaseHealed: {
+			"ReleaseHealed", "8fa141eead8750fec6e885aeaf3a61dd", LevelNotice,
+			"release {release} was fetched again and is whole",
+			"A damaged release of @UPGRADERD_TARGET@ is whole again",
+			"Its files were replaced in one step. What runs has the old ones open still: systemctl reload @UPGRADERD_UNIT@ starts it from the new ones.",
+		},
 		ReleaseInstalled: {
 			"ReleaseInstalled", "3c65fc2b838e456cac50b7934e84623e", LevelNotice,
 			"installed {to}; {unit} is not running and starts with it",
