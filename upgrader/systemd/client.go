@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -165,7 +166,7 @@ func (c *Client) Facts(ctx context.Context, unit string) (Facts, error) {
 		if err == nil {
 			return f, nil
 		}
-		if !lost(err) || !sleep(ctx, pause) {
+		if !lost(err) && !left(err) || !sleep(ctx, pause) {
 			return Facts{}, classify("read", unit, err)
 		}
 	}
@@ -227,6 +228,15 @@ func lost(err error) bool {
 	return !errors.As(err, &de) && !errors.As(err, &dp) &&
 		!errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) &&
 		!errors.Is(err, ErrClosed)
+}
+
+// left tells that the bus answered in the place of a systemd that went away, as
+// it does when it re-executes itself. A question can be asked again.
+func left(err error) bool {
+	var e dbus.Error
+	return errors.As(err, &e) && slices.Contains([]string{
+		"org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner",
+	}, e.Name)
 }
 
 // link is one connection, and who waits on it.

@@ -352,6 +352,27 @@ func TestReexec(t *testing.T) {
 	t.Errorf("the new systemd was asked %q, want subscribe too", second.seen())
 }
 
+// systemd goes while it is asked: the bus answers for it, that nobody will.
+func TestReexecWhileAsked(t *testing.T) {
+	b := startBus(t)
+	first := startPID1(t, b)
+	first.asked = func() { first.conn.Close() }
+	c := newClient(t, b)
+	got := make(chan error, 1)
+	go func() {
+		f, err := c.Facts(withTimeout(t), "app.service")
+		if err == nil && f.MainPID != 812 {
+			err = fmt.Errorf("got %+v", f)
+		}
+		got <- err
+	}()
+	<-first.conn.Context().Done()
+	startPID1(t, b)
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNothingIsLeft(t *testing.T) {
 	b := startBus(t)
 	startPID1(t, b)

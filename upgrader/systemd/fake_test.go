@@ -79,7 +79,8 @@ type pid1 struct {
 	next  uint32
 	// answer decides about a verb: an error, or a func run after the reply.
 	answer func(verb string, job uint32) (after func(), err *dbus.Error)
-	early  bool // send JobRemoved before the reply
+	asked  func() // before a question is answered
+	early  bool   // send JobRemoved before the reply
 	result string
 }
 
@@ -125,6 +126,9 @@ func startPID1(t *testing.T, b *bus) *pid1 {
 		"GetAll": func(face string) (map[string]dbus.Variant, *dbus.Error) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
+			if p.asked != nil {
+				p.asked()
+			}
 			if p.props[face] == nil {
 				return nil, &dbus.Error{Name: "org.freedesktop.DBus.Error.UnknownInterface"}
 			}
