@@ -57,7 +57,7 @@ lint: packages $(STATICCHECK) $(GOLANGCI_LINT)
 
 .PHONY: unit
 unit: packages
-	CGO_ENABLED=1 go test -race -timeout 10m ./...
+	CGO_ENABLED=1 go test -race -timeout 20m ./...
 
 # One package after the other: they measure what clients see.
 .PHONY: integration

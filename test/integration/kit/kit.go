@@ -153,21 +153,24 @@ func (m *Machine) Copy(host, path string) {
 }
 
 // Processes are the PIDs in the unit's control group, and how each was called.
+// They are read by one command: what is looked for may be there for a second only.
 func (m *Machine) Processes(unit string) map[string]string {
 	m.t.Helper()
-	group := m.Property(unit, "ControlGroup")
-	if group == "" {
-		return nil
-	}
-	list, err := m.Machine.Run(m.t.Context(), "cat", "/sys/fs/cgroup"+group+"/cgroup.procs")
-	if err != nil { // systemd removes an empty group
+	const script = `group=$(systemctl show --property=ControlGroup --value "$0")
+[ -n "$group" ] || exit 0
+while read -r pid; do
+	printf '%s ' "$pid"
+	tr '\0' ' ' <"/proc/$pid/cmdline"
+	echo
+done <"/sys/fs/cgroup$group/cgroup.procs"`
+	list, err := m.Machine.Run(m.t.Context(), "sh", "-c", script, unit)
+	if err != nil { // systemd removes an empty group, and processes end
 		return nil
 	}
 	processes := make(map[string]string)
-	for _, pid := range strings.Fields(list) {
-		line, err := m.Machine.Run(m.t.Context(), "cat", "/proc/"+pid+"/cmdline")
-		if err == nil {
-			processes[pid] = strings.TrimSpace(strings.ReplaceAll(line, "\x00", " "))
+	for line := range strings.Lines(list) {
+		if pid, called, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
+			processes[pid] = called
 		}
 	}
 	return processes

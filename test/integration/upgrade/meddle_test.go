@@ -15,7 +15,7 @@ import (
 
 // slow is a release that takes a while to become ready, so that there is a
 // middle of the swap.
-const slow = "slow:700ms"
+const slow = "slow:2s"
 
 // starting waits until a release's worker is on trial, and gives its PID.
 func starting(m *kit.Machine, version string) string {
@@ -202,6 +202,13 @@ func TestWorkersKilled(t *testing.T) {
 		})
 		clients := m.Load(traffic)
 		m.Served(clients, "1.0.0", 100)
+
+		// 2.0.0 has no verdict, so a change of the source would bring it up again,
+		// just when the next one is published.
+		m.Run("systemctl", "stop", "upgraderd.service")
+		digest, _, _ := strings.Cut(m.Run("sha256sum", dir+"/hello-2.0.0"), " ")
+		m.Run("touch", "/var/lib/upgraderd/hello/known-bad/"+digest)
+		m.Run("systemctl", "start", "upgraderd.service")
 
 		// The one that serves, with another on trial: that one saves the unit.
 		source.Publish("hello-2.1.0", kit.Hello(t, "2.1.0", slow))

@@ -52,7 +52,7 @@ func follow(t *testing.T, m *kit.Machine, source *kit.Source, path, more string)
 	configure(m, unit, source, path, more)
 	m.Write("/etc/systemd/system/live@hello.socket.d/address.conf", "[Socket]\nListenStream="+address+"\n")
 	m.Write("/etc/systemd/system/live@hello.service.d/fast.conf",
-		"[Service]\nExecStart=\nExecStart=/usr/bin/upgraderd supervise --root=%S/upgraderd/%i --start-timeout=2s -- bin/%i\n")
+		"[Service]\nExecStart=\nExecStart=/usr/bin/upgraderd supervise --root=%S/upgraderd/%i --start-timeout=8s -- bin/%i\n")
 	m.Run("systemctl", "daemon-reload")
 	m.Run("systemctl", "enable", "--now", "live@hello.socket", "upgraderd.service")
 }
