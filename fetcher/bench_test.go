@@ -49,6 +49,48 @@ func BenchmarkFetch100MiB(b *testing.B) {
 	b.ReportMetric(pipeline.Seconds()/large.Seconds(), "ratio-1MiB")
 }
 
+// BenchmarkFetchTUF100MiB compares a release that TUF vouches for with one that
+// minisign does, from the first look of a host that follows them on: four files of
+// metadata and what is kept of them, against a list and its signature.
+func BenchmarkFetchTUF100MiB(b *testing.B) {
+	program := make([]byte, 100<<20)
+	rand.Read(program)
+	r := newRepository(b)
+	r.list("targets", "app_1.bin", program)
+	r.publish()
+	public, private, err := minisign.GenerateKey(rand.Reader)
+	r.ok(err)
+	list := fmt.Appendf(nil, "%x  app_1.bin\n", sha256.Sum256(program))
+	r.put("app_1.bin", program)
+	r.put("SHA256SUMS", list)
+	r.put("SHA256SUMS.minisig", minisign.Sign(private, list))
+	byTUF := r.options()
+	signed := Options{Target: "app", Path: r.dir, Patterns: byTUF.Patterns, Keys: []string{public.String()}}
+	fetch := func(o Options) func(into string) {
+		return func(into string) {
+			f, err := New(o, nil)
+			r.ok(err)
+			defer f.Close()
+			listing, err := f.Check(b.Context())
+			r.ok(err)
+			v, err := f.Fetch(b.Context(), listing.Candidates[0], into, nil)
+			r.ok(err)
+			r.ok(v.Close())
+		}
+	}
+	dir := b.TempDir()
+	var tuf, minisign time.Duration
+	b.SetBytes(int64(len(program)))
+	for b.Loop() {
+		r.ok(os.RemoveAll(byTUF.StateDir))
+		tuf += timed(dir, fetch(byTUF))
+		minisign += timed(dir, fetch(signed))
+	}
+	b.ReportMetric(float64(tuf.Milliseconds())/float64(b.N), "tuf-ms")
+	b.ReportMetric(float64(minisign.Milliseconds())/float64(b.N), "minisign-ms")
+	b.ReportMetric(tuf.Seconds()/minisign.Seconds(), "ratio")
+}
+
 func timed(dir string, do func(into string)) time.Duration {
 	into := filepath.Join(dir, "into")
 	if err := os.Mkdir(into, 0o700); err != nil {

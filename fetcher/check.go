@@ -24,7 +24,7 @@ type Candidate struct {
 	// file of a directory that has no manifest (Verify=no only): its digest
 	// is known once it is fetched.
 	Digest [32]byte
-	// Size in bytes, -1 unknown.
+	// Size in bytes, -1 unknown. TUF metadata promises it.
 	Size int64
 }
 
@@ -50,7 +50,8 @@ type Listing struct {
 	// succeeded. Candidates are given all the same.
 	Unchanged bool
 	// Signers are the keys that signed, as their tools print them: as many as
-	// had to sign. Empty: unsigned.
+	// had to sign. With VerifyTUF they are the roles and their versions.
+	// Empty: unsigned.
 	Signers []string
 	// Signed is when the first of them did, by the signatures' own word. Zero:
 	// it is not known.
@@ -74,8 +75,9 @@ func (l Listing) Newest() (Candidate, bool) {
 type cache struct {
 	manifest     []byte
 	manifestMark source.Mark
-	signatures   map[string]signed // by file name
-	state        source.Mark       // of a source listed without manifest
+	signatures   map[string]signed   // by file name
+	state        source.Mark         // of a source listed without manifest
+	places       map[Candidate]place // of TUF targets
 	listing      Listing
 	filled       bool
 }
@@ -92,7 +94,7 @@ const (
 // manifest is looked at. A source that did not change costs no transfer.
 func (f *Fetcher) Check(ctx context.Context) (Listing, error) {
 	state := source.Mark("")
-	if w, ok := f.source.(source.Watcher); ok {
+	if w, ok := f.lists.(source.Watcher); ok {
 		state = w.State() // before reading, so that Wait sees what comes after
 	}
 	listing, err := f.check(ctx, state)
@@ -115,15 +117,16 @@ func (f *Fetcher) check(ctx context.Context, state source.Mark) (Listing, error)
 		old = cache{}
 	}
 	now, err := f.look(ctx, old, state)
-	if code := fault.CodeOf(err); code == fault.SigBad || code == fault.SigMissing || code == fault.SigThreshold {
+	switch fault.CodeOf(err) {
+	case fault.SigBad, fault.SigMissing, fault.SigThreshold, fault.TUFMixed, fault.TUFMissing:
 		// Perhaps caught between two steps of publishing.
 		if err := sleep(ctx, secondLook); err != nil {
 			return Listing{}, err
 		}
 		now, err = f.look(ctx, cache{}, state)
 	}
-	if err == nil {
-		err = f.fresh(now.listing, time.Now())
+	if err == nil && f.o.Verify != VerifyTUF { // whose roles were asked
+		err = f.fresh(now.listing, f.now())
 	}
 	if err != nil {
 		return Listing{}, err
@@ -138,9 +141,17 @@ func (f *Fetcher) check(ctx context.Context, state source.Mark) (Listing, error)
 	return listing, nil
 }
 
-// look reads manifest and signature, and gives what they say, unless both are
-// what they were.
+// look gives what the source says, by the scheme that makes it trusted.
 func (f *Fetcher) look(ctx context.Context, old cache, state source.Mark) (cache, error) {
+	if f.o.Verify == VerifyTUF {
+		return f.lookAtTargets(ctx, old)
+	}
+	return f.lookAtManifest(ctx, old, state)
+}
+
+// lookAtManifest reads manifest and signature, and gives what they say, unless
+// both are what they were.
+func (f *Fetcher) lookAtManifest(ctx context.Context, old cache, state source.Mark) (cache, error) {
 	now := old
 	manifestSame, err := f.readInto(ctx, manifestName, manifestMax, &now.manifest, &now.manifestMark)
 	if isMissing(err) {

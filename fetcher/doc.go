@@ -1,6 +1,7 @@
 // Package fetcher brings releases from a source to this host. Its promise: a
 // *Verified is a file on this disk whose bytes have the SHA-256 that a trusted
-// key signed, and there is no other way to get one.
+// key signed, or a TUF role that follows from a trusted root, and there is no
+// other way to get one.
 //
 //	source ── SHA256SUMS, its signatures ──▶ Check ──▶ Listing
 //	source ── app_1.4.2.zst ──▶ Fetch: read ∥ hash ∥ write ──▶ Verified
@@ -10,12 +11,20 @@
 // SHA256SUMS beside them. Package signature says who signed the raw bytes of
 // SHA256SUMS, before they are parsed.
 //
+// With Verify=tuf the source is a repository of The Update Framework instead, with
+// metadata/ and targets/ below it, and Root= names the root that is trusted to
+// begin with.
+//
+//	source ── metadata/timestamp.json, 7.snapshot.json, … ──▶ Check ──▶ Listing
+//	source ── targets/DIGEST.app_1.4.2.zst ──▶ Fetch
+//
 // With Verify=no the source is believed. Digests then guard against damage
 // only, and every error and log line says "unsigned".
 //
 // The package knows nothing of systemd, services or what an artifact holds. It
 // keeps no state on disk but what Fetch leaves in the directory it is given:
-// the artifact, or a part of it that the next Fetch takes up.
+// the artifact, or a part of it that the next Fetch takes up; and with Verify=tuf
+// the metadata that is trusted, in a directory of its own.
 //
 //	for {
 //		listing, err := f.Check(ctx)      // what is there

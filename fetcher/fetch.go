@@ -50,12 +50,17 @@ func (f *Fetcher) fetch(ctx context.Context, c Candidate, dir string, progress f
 	if !listed {
 		return nil, fault.New(fault.MetaUnlisted, errors.New("the last check did not list it"), "check again, it may have been withdrawn")
 	}
+	from, name, done, err := f.holder(c)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = root.Close() }() // a directory: nothing is lost
-	t := transfer{source: f.source, root: root, candidate: c, part: partName(c), max: f.o.SizeMax, progress: progress}
+	t := transfer{source: from, file: name, root: root, candidate: c, part: partName(c), max: f.o.SizeMax, progress: progress}
 	if v, err := t.found(ctx); v != nil || err != nil {
 		return v, err
 	}
@@ -75,6 +80,7 @@ func (f *Fetcher) fetch(ctx context.Context, c Candidate, dir string, progress f
 // transfer is one Fetch.
 type transfer struct {
 	source    source.Source
+	file      string // its name there
 	root      *os.Root
 	candidate Candidate
 	part      string
@@ -137,7 +143,7 @@ func (t *transfer) run(ctx context.Context) (v *Verified, resumed int64, err err
 		v, err = t.commit(p)
 		return v, resumed, err
 	}
-	stream, err := t.source.Open(ctx, t.candidate.Name, source.Position{Offset: p.Size(), Mark: t.loadMark()})
+	stream, err := t.source.Open(ctx, t.file, source.Position{Offset: p.Size(), Mark: t.loadMark()})
 	if err != nil {
 		return nil, 0, err
 	}
@@ -155,12 +161,24 @@ func (t *transfer) run(ctx context.Context) (v *Verified, resumed int64, err err
 	return v, resumed, err
 }
 
+const hintTogether = "publish a file together with the list that names it"
+
 // receive adds the stream to the part and compares length and digest.
 func (t *transfer) receive(p *intake.Part, stream *source.Stream) error {
-	if stream.Size > t.max {
-		return fault.New(fault.TooLarge, fmt.Errorf("%d bytes, at most %d are fetched", stream.Size, t.max), "raise SizeMax= if the artifact is meant to be that large")
+	promised, limit := int64(-1), t.max
+	if t.candidate.HasDigest() {
+		promised = t.candidate.Size
 	}
-	if err := p.Reserve(stream.Size); err != nil {
+	if max(promised, stream.Size) > t.max {
+		return fault.New(fault.TooLarge, fmt.Errorf("%d bytes, at most %d are fetched", max(promised, stream.Size), t.max), "raise SizeMax= if the artifact is meant to be that large")
+	}
+	if promised >= 0 {
+		if stream.Size >= 0 && stream.Size != promised {
+			return fault.Passing(fault.ArtifactDigest, fmt.Errorf("%s has %d bytes, want %d", t.file, stream.Size, promised), hintTogether)
+		}
+		limit = promised
+	}
+	if err := p.Reserve(max(promised, stream.Size)); err != nil {
 		return err
 	}
 	t.saveMark(stream.Mark)
@@ -168,7 +186,10 @@ func (t *transfer) receive(p *intake.Part, stream *source.Stream) error {
 	if t.progress != nil {
 		show = func(done int64) { t.progress(done, stream.Size) }
 	}
-	if err := p.Append(stream.Body, t.max, show); err != nil {
+	if err := p.Append(stream.Body, limit, show); err != nil {
+		if promised >= 0 && fault.CodeOf(err) == fault.TooLarge {
+			return fault.Passing(fault.ArtifactDigest, fmt.Errorf("%s has more than the %d bytes that are wanted", t.file, promised), hintTogether)
+		}
 		return err
 	}
 	switch got := p.Sum(); {
@@ -183,7 +204,7 @@ func (t *transfer) receive(p *intake.Part, stream *source.Stream) error {
 		if stream.Note != "" {
 			err = fmt.Errorf("%w; %s", err, stream.Note)
 		}
-		return fault.Passing(fault.ArtifactDigest, err, "publish the file and "+manifestName+" together")
+		return fault.Passing(fault.ArtifactDigest, err, hintTogether)
 	}
 	return nil
 }

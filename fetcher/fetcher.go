@@ -26,8 +26,11 @@ const (
 type Fetcher struct {
 	o        Options
 	log      *slog.Logger
-	source   source.Source
+	source   source.Source // Path=
+	lists    source.Source // what Check reads and Wait watches: source, or a part of it
 	patterns []Pattern
+	root     []byte // with VerifyTUF
+	now      func() time.Time
 	ring     *signature.Ring // nil with VerifyNo
 
 	mu     sync.Mutex
@@ -50,7 +53,12 @@ func New(o Options, log *slog.Logger) (*Fetcher, error) {
 		e.Target, e.Op = f.name(), "configure source"
 		return nil, e
 	}
-	f.source = src
+	f.source, f.lists, f.now = src, src, time.Now
+	if f.o.Verify == VerifyTUF {
+		if f.lists, err = openPart(f.o, "metadata"); err != nil {
+			return nil, f.explain("configure source", err)
+		}
+	}
 	return f, nil
 }
 
@@ -66,7 +74,19 @@ func (f *Fetcher) configure() (source.Source, error) {
 	if o.Verify == "" {
 		o.Verify = VerifySigned
 	}
+	if o.Verify != VerifyTUF && o.Root != "" {
+		return nil, fault.New(fault.ConfigTrust, fmt.Errorf("a root is given, but Verify=%s asks for none", o.Verify), "remove Root=, or set Verify=tuf")
+	}
 	switch o.Verify {
+	case VerifyTUF:
+		if len(o.Keys)+len(o.RevokedKeys)+max(0, o.Threshold-1) > 0 {
+			return nil, fault.New(fault.ConfigTrust, errors.New("keys are given, but with Verify=tuf the root says which keys count"), "remove Key=, RevokedKey= and Threshold=, or Verify=tuf")
+		}
+		root, err := loadRoot(o.Root)
+		if err != nil {
+			return nil, err
+		}
+		f.root = root
 	case VerifyNo:
 		if len(o.Keys) > 0 {
 			return nil, fault.New(fault.ConfigTrust, errors.New("keys are given, but Verify=no does not ask for a signature"), "remove Key=, or Verify=no")
@@ -81,7 +101,7 @@ func (f *Fetcher) configure() (source.Source, error) {
 		}
 		f.ring = ring
 	default:
-		return nil, fault.New(fault.ConfigTrust, fmt.Errorf("verification %q is unknown", o.Verify), "Verify= takes signed or no")
+		return nil, fault.New(fault.ConfigTrust, fmt.Errorf("verification %q is unknown", o.Verify), "Verify= takes signed, tuf or no")
 	}
 	if len(o.Patterns) == 0 {
 		return bad("set MatchPattern=, e.g. app_@v.zst", "no pattern tells which files are releases")
@@ -90,6 +110,9 @@ func (f *Fetcher) configure() (source.Source, error) {
 		p, err := ParsePattern(text)
 		if err != nil {
 			return bad("see MatchPattern= in sysupdate.d(5)", "%w", err)
+		}
+		if p.dir != "" && o.Verify != VerifyTUF {
+			return bad("put directories into Path=", "pattern %q names a directory, and a source is one", text)
 		}
 		f.patterns = append(f.patterns, p)
 	}
@@ -140,9 +163,8 @@ func (f *Fetcher) String() string { return f.name() + " from " + f.source.String
 // Close ends the use of f and frees what its source holds. It does not end a
 // Check, Fetch or Wait: their contexts do.
 func (f *Fetcher) Close() {
-	if c, ok := f.source.(source.Closer); ok {
-		c.Close()
-	}
+	closeSource(f.source)
+	closeSource(f.lists)
 }
 
 func (f *Fetcher) name() string {

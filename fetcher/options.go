@@ -9,6 +9,9 @@ const (
 	// VerifySigned demands signatures of the raw bytes of SHA256SUMS by
 	// trusted keys, of the kind that the keys are: minisign, OpenPGP or SSH.
 	VerifySigned Verify = "signed"
+	// VerifyTUF demands that Path holds a repository of The Update Framework,
+	// metadata/ and targets/, whose roles follow from the root in Root.
+	VerifyTUF Verify = "tuf"
 	// VerifyNo accepts what the source says. Digests still guard against
 	// damage in transit, not against whoever controls the source.
 	VerifyNo Verify = "no"
@@ -22,13 +25,14 @@ type Options struct {
 	// Path is an absolute directory or an http(s) URL of one. Required.
 	Path string
 	// Patterns select files of the source and tell their version; the first
-	// that matches counts. Required. See ParsePattern.
+	// that matches counts. Required. See ParsePattern. With VerifyTUF they
+	// select targets, and may begin with a directory.
 	Patterns []string
 	// Verify defaults to VerifySigned.
 	Verify Verify
 	// Keys are trusted public keys: each entry is one line of minisign or
 	// SSH, or the absolute name of a file of keys, see signature.Parse.
-	// Required unless VerifyNo.
+	// Required with VerifySigned, and for it alone.
 	Keys []string
 	// RevokedKeys are written like Keys and never trusted, in whatever
 	// spelling they stand among them.
@@ -41,6 +45,14 @@ type Options struct {
 	// Seen is the newest list that was believed before; an older one is
 	// refused. Default: none was.
 	Seen Seen
+	// Root is the absolute name of the root.json that is trusted. Required
+	// with VerifyTUF, and for it alone.
+	Root string
+	// StateDir is where what VerifyTUF trusts is kept: a directory of the
+	// target alone, absolute, made by Check in one that exists. Whoever
+	// removes it has the fetcher begin anew from Root. Required by Check
+	// with VerifyTUF.
+	StateDir string
 	// CAFile holds PEM certificates trusted for https beside the system's.
 	CAFile string
 	// PollInterval is the time between two looks at a source that cannot

@@ -3,6 +3,7 @@ package fetcher
 import (
 	"encoding/hex"
 	"fmt"
+	"path"
 	"strconv"
 	"strings"
 )
@@ -19,9 +20,11 @@ import (
 //	@@ a plain "@"
 //
 // Only @v is used; the others must hold a value of their kind for the name to
-// match. A pattern names one file of one directory, so "/" is refused.
+// match. A directory may stand before it, as it is written: for TUF targets, which
+// have one.
 type Pattern struct {
 	text  string
+	dir   string // "" or "a/b/"
 	parts []part
 }
 
@@ -35,6 +38,15 @@ type part struct {
 // between any two wildcards, to tell where one ends.
 func ParsePattern(s string) (Pattern, error) {
 	p := Pattern{text: s}
+	whole := s
+	if i := strings.LastIndexByte(s, '/'); i >= 0 {
+		p.dir, s = s[:i+1], s[i+1:]
+		if p.dir[:i] != path.Clean(p.dir) || p.dir[0] == '.' || len(p.dir) > nameMax || strings.ContainsFunc(p.dir, func(c rune) bool {
+			return c <= ' ' || c >= 127 || strings.ContainsRune(`@$*?[]!\|`, c)
+		}) {
+			return Pattern{}, fmt.Errorf("pattern %q: the directory before the last \"/\" is not plain", whole)
+		}
+	}
 	seen := map[byte]bool{}
 	var literal strings.Builder
 	flush := func() {
@@ -49,8 +61,6 @@ func ParsePattern(s string) (Pattern, error) {
 	for i := 0; i < len(s); i++ {
 		c := s[i]
 		switch {
-		case c == '/':
-			return Pattern{}, fmt.Errorf("pattern %q: holds a %q, but names a file of one directory; put directories into Path=", s, c)
 		case c < ' ' || c >= 127 || strings.IndexByte(`$*?[]!\|`, c) >= 0:
 			return Pattern{}, fmt.Errorf("pattern %q: %q is reserved (see sysupdate.d(5)); a wildcard is written @v", s, c)
 		case c != '@':
@@ -88,11 +98,22 @@ func ParsePattern(s string) (Pattern, error) {
 // String gives the pattern as it was written.
 func (p Pattern) String() string { return p.text }
 
+// begins is how every name that matches begins.
+func (p Pattern) begins() string {
+	if p.parts[0].field == 0 {
+		return p.dir + p.parts[0].literal
+	}
+	return p.dir
+}
+
 // Match tells whether name fits the pattern as a whole, and its version. As in
 // systemd-sysupdate a wildcard ends where the text behind it first occurs.
 func (p Pattern) Match(name string) (Version, bool) {
 	var version Version
-	rest := name
+	rest, ok := strings.CutPrefix(name, p.dir)
+	if !ok {
+		return "", false
+	}
 	for i, part := range p.parts {
 		if part.field == 0 {
 			var ok bool

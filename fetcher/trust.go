@@ -43,7 +43,7 @@ func loadKeys(entries []string) ([]signature.Key, error) {
 	for _, entry := range entries {
 		text, origin := []byte(entry), fmt.Sprintf("key %.12q…", entry)
 		if filepath.IsAbs(entry) {
-			raw, err := readKeyFile(entry)
+			raw, err := readTrustFile(entry, signature.TextMax)
 			if err != nil {
 				return nil, fault.New(fault.ConfigTrust, fmt.Errorf("read key %s: %w", entry, err), "name a file that only root can write and that holds public keys")
 			}
@@ -62,8 +62,9 @@ func loadKeys(entries []string) ([]signature.Key, error) {
 	return keys, nil
 }
 
-// readKeyFile refuses a file that somebody else could have changed.
-func readKeyFile(name string) ([]byte, error) {
+// readTrustFile refuses a file that somebody else could have changed, or that has
+// more than most bytes.
+func readTrustFile(name string, most int64) ([]byte, error) {
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -81,12 +82,12 @@ func readKeyFile(name string) ([]byte, error) {
 	case st.Uid != 0 && st.Uid != uint32(os.Geteuid()):
 		return nil, fmt.Errorf("owned by user %d, want root or the daemon's own user", st.Uid)
 	}
-	raw, err := io.ReadAll(io.LimitReader(f, signature.TextMax+1))
+	raw, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err != nil {
 		return nil, err
 	}
-	if len(raw) > signature.TextMax {
-		return nil, fmt.Errorf("more than %d bytes", signature.TextMax)
+	if int64(len(raw)) > most {
+		return nil, fmt.Errorf("more than %d bytes", most)
 	}
 	return raw, nil
 }

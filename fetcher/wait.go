@@ -53,7 +53,8 @@ func (r *rhythm) next(o Options) time.Duration {
 // persistent tells failures that asking again soon cannot mend.
 func persistent(code fault.Code) bool {
 	switch code {
-	case fault.Denied, fault.SigKey, fault.SigMissing, fault.SigSyntax, fault.MetaSyntax, fault.TooLarge:
+	case fault.Denied, fault.SigKey, fault.SigMissing, fault.SigSyntax, fault.MetaSyntax, fault.TooLarge,
+		fault.TUFThreshold, fault.TUFSyntax, fault.TUFTooLarge:
 		return true
 	}
 	return false
@@ -73,7 +74,7 @@ func (f *Fetcher) Wait(ctx context.Context) error {
 		return nil
 	}
 	f.log.DebugContext(ctx, "wait for the source", "patience", patience)
-	if w, ok := f.source.(source.Watcher); ok && (failed == nil || failed.RetryAfter == 0) {
+	if w, ok := f.lists.(source.Watcher); ok && (failed == nil || failed.RetryAfter == 0) {
 		limited, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		if err := w.Watch(limited, state); err == nil {

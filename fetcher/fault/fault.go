@@ -73,6 +73,17 @@ const (
 	SigThreshold  Code = "SIG_THRESHOLD"   // too few of the trusted keys have signed
 )
 
+// The metadata of a TUF repository.
+const (
+	TUFMissing   Code = "TUF_MISSING"   // a file that the repository must have
+	TUFSyntax    Code = "TUF_SYNTAX"    // not metadata, or not of the role that it should be
+	TUFTooLarge  Code = "TUF_TOO_LARGE" // metadata, or the number of roles, beyond its limit
+	TUFThreshold Code = "TUF_THRESHOLD" // too few of the role's keys have signed
+	TUFExpired   Code = "TUF_EXPIRED"   // a role is past its time
+	TUFRollback  Code = "TUF_ROLLBACK"  // older than what this host has seen
+	TUFMixed     Code = "TUF_MIXED"     // files that do not belong together
+)
+
 // The artifact.
 const (
 	ArtifactDigest Code = "ARTIFACT_DIGEST" // other bytes than the manifest promises
