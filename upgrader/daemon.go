@@ -112,7 +112,9 @@ func New(o Options) (*Daemon, error) {
 		self:    ownRelease(o.StateDir, o.Program),
 	}
 	d.newest = func(t *Target) (source, error) {
-		f, err := fetcher.New(t.Source, o.Log)
+		from := t.Source
+		from.StateDir = filepath.Join(o.StateDir, t.Name, "tuf")
+		f, err := fetcher.New(from, o.Log)
 		if err != nil {
 			return nil, err // not a source that holds a nil
 		}

@@ -3,6 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,7 +56,17 @@ func (r *reading) crossTrust() {
 	src := &r.target.Source
 	plainHTTP := strings.HasPrefix(strings.ToLower(src.Path), "http://")
 	named := len(r.given["Source.Key"]) > 0 // a bad key has its own diagnostic
+	if src.Verify == fetcher.VerifyTUF {
+		r.crossRoot()
+	} else if len(r.given["Source.Root"]) > 0 {
+		r.report(r.where("Source", "Root"), Diagnostic{
+			Code: CodeTrust, Warning: true,
+			Message: "Root= has no effect: it is for Verify=tuf",
+		})
+		src.Root = ""
+	}
 	switch {
+	case src.Verify == fetcher.VerifyTUF:
 	case src.Verify == fetcher.VerifyNo && plainHTTP:
 		r.report(r.where("Source", "Verify"), Diagnostic{
 			Code:    CodeTrust,
@@ -93,6 +105,33 @@ func (r *reading) crossTrust() {
 	}
 }
 
+// crossRoot has one root say which keys count, and nothing else.
+func (r *reading) crossRoot() {
+	for _, name := range []string{"Key", "RevokedKey", "Threshold"} {
+		if len(r.given["Source."+name]) > 0 {
+			r.report(r.where("Source", name), Diagnostic{
+				Code:    CodeTrust,
+				Message: name + "= stands beside Verify=tuf, where the root says which keys count",
+				Hint:    "remove " + name + "=, or Verify=tuf",
+			})
+		}
+	}
+	if len(r.given["Source.MaxAge"]) > 0 {
+		r.report(r.where("Source", "MaxAge"), Diagnostic{
+			Code: CodeTrust, Warning: true,
+			Message: "MaxAge= has no effect: each role of Verify=tuf says when it ends",
+		})
+	}
+	r.target.Source.Threshold, r.target.Source.MaxAge = 0, 0
+	if len(r.given["Source.Root"]) == 0 && !r.torn {
+		r.report(r.where("Source", "Verify"), Diagnostic{
+			Code:    CodeTrust,
+			Message: "Root= is missing in [Source], so no release could be trusted",
+			Hint:    "set Root= to a file that holds a root.json of the repository",
+		})
+	}
+}
+
 // crossKeys looks at all keys together.
 func (r *reading) crossKeys() {
 	src := r.target.Source
@@ -111,13 +150,19 @@ func (r *reading) crossKeys() {
 // crossFetcher asks the fetcher whether it would follow the source, so that
 // what is found whole here is not refused there. It gets the name by which this
 // system knows the CA file, since the file it would open belongs to the tree, and
-// no keys, which have been judged.
+// no keys and no root, which have been judged.
 func (r *reading) crossFetcher() {
 	if !r.ok() || r.peek {
 		return // the first slip has been told; the fetcher could only repeat it
 	}
 	src := r.target.Source
-	src.Verify, src.Keys, src.RevokedKeys, src.Threshold = fetcher.VerifyNo, nil, nil, 0
+	if src.Verify == fetcher.VerifyTUF { // which alone knows directories
+		src.Patterns = slices.Clone(src.Patterns)
+		for i, p := range src.Patterns {
+			src.Patterns[i] = path.Base(p)
+		}
+	}
+	src.Verify, src.Keys, src.RevokedKeys, src.Threshold, src.Root = fetcher.VerifyNo, nil, nil, 0, ""
 	if src.CAFile != "" {
 		if to, err := r.tree.follow(src.CAFile); err == nil {
 			src.CAFile = r.tree.real(to)

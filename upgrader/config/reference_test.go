@@ -39,6 +39,10 @@ func TestDocumentedFilesLoad(t *testing.T) {
 		text = strings.ReplaceAll(text, "/etc/upgraderd/app.pub", keyA)
 		text = strings.ReplaceAll(text, "/etc/upgraderd/revoked.pub", keyC)
 		text = strings.Replace(text, "CAFile=", "X-CAFile=", 1)
+		text = strings.Replace(text, "#Root=", "#X-Root=", 1)
+		if name == "all" {
+			text = strings.Replace(text, "\nRoot=", "\nX-Root=", 1) // beside keys it has no place
+		}
 		if name == "sample" {
 			text = strings.Replace(text, "#Key=", "Key=", 1)
 		}
@@ -53,7 +57,7 @@ func TestHelp(t *testing.T) {
 	if ok, err := Help(&out, "unit", "Source.Verify="); !ok || err != nil {
 		t.Fatal(ok, err)
 	}
-	if got := out.String(); !strings.HasPrefix(got, "[Upgrade] Unit=UNIT\n    The service") || !strings.Contains(got, "[Source] Verify=signed|no\n") {
+	if got := out.String(); !strings.HasPrefix(got, "[Upgrade] Unit=UNIT\n    The service") || !strings.Contains(got, "[Source] Verify=signed|tuf|no\n") {
 		t.Errorf("got\n%s", got)
 	}
 	out.Reset()

@@ -88,19 +88,22 @@ func Keys() []Key {
 		{
 			Section: "Source", Name: "Path", Value: "DIRECTORY|URL", Required: true, Example: "https://example.org/app",
 			Help: "Where releases come from: an absolute directory, or an `https://` URL of one, that holds `SHA256SUMS`, its signature and " +
-				"the artifacts side by side. `http://` is taken only with a signature. A user name or a password in the URL is refused, " +
+				"the artifacts side by side; with `Verify=tuf` one that holds `metadata/` and `targets/`. `http://` is taken only with a signature. A user name or a password in the URL is refused, " +
 				"since everybody can read this file.",
 			set: text(func(t *target) *string { return &t.Source.Path }, sourcePath),
 		},
 		{
 			Section: "Source", Name: "MatchPattern", Value: "PATTERN…", List: true, Required: true, Example: "app_@v.tar.zst app_@v",
 			Help: "Names of the files that are artifacts, with `@v` where the version stands and the other wildcards of " +
-				"sysupdate.d(5). Of several patterns the first that matches a file counts.",
+				"sysupdate.d(5). Of several patterns the first that matches a file counts. With `Verify=tuf` a directory may stand before it, " +
+				"as in `stable/app_@v`.",
 			set: words(func(t *target) *[]string { return &t.Source.Patterns }, pattern),
 		},
 		{
-			Section: "Source", Name: "Verify", Value: "signed|no", Default: "signed", Example: "no",
+			Section: "Source", Name: "Verify", Value: "signed|tuf|no", Default: "signed", Example: "no",
 			Help: "What makes a list of releases trusted: `signed` wants signatures of `SHA256SUMS` by keys in `Key=`, and `yes` means the same. " +
+				"`tuf` wants a repository of The Update Framework whose roles follow from `Root=`: keys change by themselves, and metadata that is " +
+				"old, mixed or held back is noticed; see [trust](trust.md). " +
 				"With `no` whoever controls the source decides what this host runs; every journal line of the target says so.",
 			set: setVerify,
 		},
@@ -108,7 +111,7 @@ func Keys() []Key {
 			Section: "Source", Name: "Key", Value: "KEY|FILE…", List: true, Example: "/etc/upgraderd/app.pub",
 			Help: "Trusted public keys of minisign, OpenPGP or SSH: a key itself, in quotes where it has spaces, or the absolute name of a file " +
 				"of them: `.pub` files, an OpenPGP keyring, an allowed-signers file of ssh-keygen(1). Their kind says which files are looked for: " +
-				"`SHA256SUMS.minisig`, `.gpg` or `.asc`, `.sshsig` or `.sig`. Required unless `Verify=no`. See [signing](signing.md).",
+				"`SHA256SUMS.minisig`, `.gpg` or `.asc`, `.sshsig` or `.sig`. Required with `Verify=signed`. See [signing](signing.md).",
 			set: keys(func(t *target) *[]string { return &t.Source.Keys }, func(k *known) *[]signature.Key { return &k.trusted }),
 		},
 		{
@@ -127,6 +130,12 @@ func Keys() []Key {
 				"nothing. The publisher has to sign anew in time, with or without a new release. An older list than one that was believed is " +
 				"refused in any case, and a list may name its own last day: `BEST-BEFORE-2027-06-30`, an empty file in `SHA256SUMS`.",
 			set: span(func(t *target) *time.Duration { return &t.Source.MaxAge }, time.Minute, year),
+		},
+		{
+			Section: "Source", Name: "Root", Value: "FILE", Example: "/etc/upgraderd/root.json",
+			Help: "The `root.json` of a TUF repository that is trusted to begin with; any version of it, the newest is found from there. Required " +
+				"with `Verify=tuf`, which takes no `Key=`.",
+			set: setRoot,
 		},
 		{
 			Section: "Source", Name: "CAFile", Value: "FILE", Example: "/etc/upgraderd/ca.pem",

@@ -83,6 +83,28 @@ func (s scope) readTrusted(name string, most int64) (string, error) {
 	return "", distrust(hint, "read %s: %w", unitfile.Quote(name), bare(err))
 }
 
+func setRoot(s scope, t *upgrader.Target, value string) error {
+	v, err := s.expand(value)
+	if err != nil {
+		return err
+	}
+	if v, err = absolute(v); err != nil {
+		return err
+	}
+	t.Source.Root = v
+	if s.peek {
+		return nil
+	}
+	root, err := s.readTrusted(v, fetcher.RootMax)
+	if err != nil {
+		return err
+	}
+	if err := fetcher.CheckRoot([]byte(root)); err != nil {
+		return distrust("name a root.json that the repository has in its metadata/", "%s is %w", unitfile.Quote(v), err)
+	}
+	return nil
+}
+
 func setCAFile(s scope, t *upgrader.Target, value string) error {
 	v, err := s.expand(value)
 	if err != nil {

@@ -187,12 +187,14 @@ func setVerify(_ scope, t *upgrader.Target, value string) error {
 	switch {
 	case value == string(fetcher.VerifySigned), err == nil && yes:
 		t.Source.Verify = fetcher.VerifySigned
+	case value == string(fetcher.VerifyTUF):
+		t.Source.Verify = fetcher.VerifyTUF
 	case err == nil:
 		t.Source.Verify = fetcher.VerifyNo
 	case slices.Contains([]string{"minisign", "openpgp", "gpg", "ssh"}, strings.ToLower(value)):
-		return refuse("write Verify=signed; the keys in Key= say which kind of signature it is", "%s is none of signed, no", unitfile.Quote(value))
+		return refuse("write Verify=signed; the keys in Key= say which kind of signature it is", "%s is none of signed, tuf, no", unitfile.Quote(value))
 	default:
-		return noneOf(value, []string{string(fetcher.VerifySigned), string(fetcher.VerifyNo)})
+		return noneOf(value, []string{string(fetcher.VerifySigned), string(fetcher.VerifyTUF), string(fetcher.VerifyNo)})
 	}
 	return nil
 }
