@@ -28,7 +28,8 @@ func main() {
 	defer stop()
 
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
+		stumble(ctx, r)
 		w.Header().Set("X-Version", version)
 		fmt.Fprintf(w, "hello from %s\n", version)
 	})
