@@ -26,11 +26,12 @@ func (m *machine) retired() bool {
 
 // Retire settles what is pending of a target that is gone: what serves stays, and
 // counts as neither good nor bad. It moves links, and asks systemd what serves.
-// A target whose lock is held is left alone, and one that has nothing pending.
+// A target that has nothing pending is left alone.
 //
-// Of the options, Targets and Broken are ignored. The error tells that it is not
-// known what serves, or of the disk; then nothing is settled, and it may be tried
-// again.
+// Of the options, Targets and Broken are ignored. The error wraps
+// [store.ErrLocked] where a daemon holds the target and comes to a verdict itself.
+// Any other tells that it is not known what serves, or of the disk. Then nothing
+// is settled, and it may be tried again.
 func Retire(ctx context.Context, o Options, target string) error {
 	o.Targets = nil
 	d, err := New(o)
@@ -45,9 +46,6 @@ func (d *Daemon) retire(ctx context.Context, name string) error {
 		return err
 	}
 	held, err := d.open(&Target{Name: name})
-	if errors.Is(err, store.ErrLocked) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
@@ -79,7 +77,7 @@ func (d *Daemon) retireAll(ctx context.Context) {
 		var quiet hush
 		for {
 			err := d.retire(ctx, name)
-			if err == nil {
+			if err == nil || errors.Is(err, store.ErrLocked) {
 				break
 			}
 			if text := err.Error(); quiet.isNews(journal.StepFailed, Recovering, text) {

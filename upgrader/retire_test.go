@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
 
@@ -56,6 +57,10 @@ func TestRetiredOnTrial(t *testing.T) {
 		"the verdict is reached": func(t *testing.T, w *world) {
 			_, name := w.onTrial()
 			retire(w)
+			err := Retire(context.Background(), Options{StateDir: w.state, Systemd: w.unit, Log: w.log}, "app")
+			if !errors.Is(err, store.ErrLocked) {
+				t.Errorf("got %v, want ErrLocked: the daemon is there", err)
+			}
 			w.settles(name, VerdictGood)
 			survives(w, name)
 		},

@@ -16,6 +16,7 @@ import (
 	"github.com/upgraderd/upgraderd/upgrader/config"
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
 
@@ -78,12 +79,16 @@ func guard(ctx context.Context, o upgrader.Options, name string, patience time.D
 	o.Systemd = bus
 	target, diagnostics := config.Peek("/", name)
 	if target == nil { // nobody may touch its unit any more; once is enough to say so
-		var err error
 		if _, others := config.PeekAll("/"); !others.Doubt(name) { // gone, and not only broken
-			err = upgrader.Retire(ctx, o, name)
+			switch err := upgrader.Retire(ctx, o, name); {
+			case errors.Is(err, store.ErrLocked):
+				return nil // a daemon comes to a verdict; should it die, the next run is for that
+			case err != nil:
+				return err
+			}
 		}
 		_, _ = bus.Stop(ctx, upgrader.GuardTimer(name))
-		return withStatus(exitConfig, errors.Join(diagnostics.Err(), err))
+		return withStatus(exitConfig, diagnostics.Err())
 	}
 	return upgrader.Guard(ctx, o, upgrader.Guarded{Target: target, Patience: patience, Failed: failed})
 }
