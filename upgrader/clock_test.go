@@ -100,6 +100,7 @@ func TestClockJumps(t *testing.T) {
 		"known bad": func(t *testing.T, w *world, jump func()) {
 			old := w.running("1.0")
 			w.target.KnownBad = time.Hour
+			w.target.Source.PollInterval = time.Minute
 			w.unit.behave["1.1"] = neverReady
 			w.start()
 			w.publish("1.1", "")
@@ -108,12 +109,13 @@ func TestClockJumps(t *testing.T) {
 			time.Sleep(10 * time.Minute)
 			jump()
 			time.Sleep(40 * time.Minute)
-			w.eventually("tried again", func(TargetStatus) bool { return w.unit.count("reload") > 1 })
+			w.triedAgain()
 			about(t, "the term", time.Since(began), time.Hour)
 		},
 		"known bad, and the daemon is restarted": func(t *testing.T, w *world, jump func()) {
 			old := w.running("1.0")
 			w.target.KnownBad = time.Hour
+			w.target.Source.PollInterval = time.Minute
 			w.unit.behave["1.1"] = neverReady
 			w.start()
 			w.publish("1.1", "")
@@ -124,7 +126,7 @@ func TestClockJumps(t *testing.T) {
 			jump()
 			w.start()
 			time.Sleep(20 * time.Minute)
-			w.eventually("tried again", func(TargetStatus) bool { return w.unit.count("reload") > 1 })
+			w.triedAgain()
 			about(t, "the term", time.Since(began), time.Hour)
 		},
 		"the guard's patience": func(t *testing.T, w *world, jump func()) {
@@ -151,6 +153,16 @@ func TestClockJumps(t *testing.T) {
 					w.oracle()
 				})
 			})
+		}
+	}
+}
+
+// triedAgain waits for a second handover, by few looks: hours pass.
+func (w *world) triedAgain() {
+	w.t.Helper()
+	for began := time.Now(); w.unit.count("reload") == 1; time.Sleep(10 * time.Second) {
+		if time.Since(began) > 3*time.Hour {
+			w.t.Fatal("never tried again")
 		}
 	}
 }
