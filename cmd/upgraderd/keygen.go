@@ -11,22 +11,38 @@ import (
 	"aead.dev/minisign"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/upgraderd/upgraderd/fetcher/publish"
 )
 
 func keygenCommand() *cobra.Command {
-	var password passwordFlags
+	var (
+		password passwordFlags
+		tuf      bool
+	)
 	cmd := &cobra.Command{
-		Use:   "keygen NAME",
+		Use:   "keygen NAME | keygen --tuf DIR",
 		Short: "Make a key that signs releases: NAME.key and NAME.pub",
 		Long: `Make a minisign key pair. NAME.key signs, and never leaves the publisher;
 NAME.pub is what hosts trust, by its second line or as a file. minisign(1) reads
 both. Files that exist are not replaced.
 
 The secret key is encrypted with a password that is asked for, or read from
---password-file=; --no-password is for a file that something else protects.`,
+--password-file=; --no-password is for a file that something else protects.
+
+With --tuf, make the keys of a repository of The Update Framework instead: DIR
+gets root.pem, targets.pem, snapshot.pem and timestamp.pem. Keep root.pem in a
+safe once the repository is there; it is needed again to change keys.`,
 		Example: "  upgraderd keygen release\n  upgraderd publish /srv/app ./app --version=1.4.2 --key=release.key",
 		Args:    usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if tuf {
+				if err := publish.MakeRoleKeys(args[0]); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s holds a key for each role\n", args[0])
+				return nil
+			}
 			public, private, err := minisign.GenerateKey(rand.Reader)
 			if err != nil {
 				return fmt.Errorf("make a key: %w", err)
@@ -49,6 +65,7 @@ The secret key is encrypted with a password that is asked for, or read from
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&tuf, "tuf", false, "make the keys of a TUF repository, not encrypted")
 	password.add(cmd)
 	return cmd
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +22,7 @@ func publishCommand() *cobra.Command {
 	var (
 		o              publish.Options
 		keys, commands []string
-		lastDay        string
+		lastDay, tuf   string
 		password       passwordFlags
 	)
 	cmd := &cobra.Command{
@@ -36,6 +37,10 @@ host with these keys would refuse, the same again changes nothing, and a version
 that is there with other bytes is an error. What DIR lists already has to be
 signed by one of the keys, or taken over with --adopt.
 
+With --tuf=, DIR holds a repository of The Update Framework instead, metadata/ and
+targets/, kept by the keys in that directory. Publish without an ARTIFACT once in a
+few days: the timestamp says for seven that there is nothing newer.
+
 --sign= runs any signer, such as --sign="gpg --batch --detach-sign": it gets
 SHA256SUMS as its last argument and leaves a signature beside it. The key that
 hosts have for it goes to --trust=.`,
@@ -47,6 +52,12 @@ hosts have for it goes to --trust=.`,
 			o.Dir, o.Artifacts = args[0], args[1:]
 			if len(o.Artifacts) > 0 && o.Version == "" {
 				return withStatus(exitUsage, errors.New("--version= is missing: which release are these files?"))
+			}
+			if tuf != "" {
+				if len(keys)+len(commands) > 0 || lastDay != "" {
+					return withStatus(exitUsage, errors.New("--tuf= has its own keys and its own days; leave --key=, --sign= and --best-before= out"))
+				}
+				return publishTUF(ctx, cmd.OutOrStdout(), o, tuf)
 			}
 			if len(keys)+len(commands) == 0 {
 				return withStatus(exitUsage, errors.New("nobody signs: use --key=, made by upgraderd keygen, or --sign="))
@@ -84,9 +95,40 @@ hosts have for it goes to --trust=.`,
 	cmd.Flags().StringArrayVar(&commands, "sign", nil, "sign with this `command`; may be given several times")
 	cmd.Flags().StringArrayVar(&o.Keys, "trust", nil, "a `key` that hosts have, beside those of --key=")
 	cmd.Flags().StringVar(&lastDay, "best-before", "", "the last `day` hosts believe this list, e.g. 2027-06-30")
+	cmd.Flags().StringVar(&tuf, "tuf", "", "keep a TUF repository with the keys in this `directory`, made by upgraderd keygen --tuf")
 	cmd.Flags().BoolVar(&o.Adopt, "adopt", false, "sign what DIR lists already, whoever signed that")
 	password.add(cmd)
 	return cmd
+}
+
+// publishTUF adds to a repository, and says what a host needs.
+func publishTUF(ctx context.Context, w io.Writer, o publish.Options, keys string) error {
+	loaded, err := publish.LoadRoleKeys(keys)
+	if err != nil {
+		return err
+	}
+	r, err := publish.AddToRepository(ctx, publish.RepositoryOptions{Dir: o.Dir, Artifacts: o.Artifacts, Version: o.Version, Keys: loaded})
+	if err != nil {
+		return err
+	}
+	for _, name := range r.Added {
+		fmt.Fprintf(w, "published %s\n", filepath.Join(o.Dir, "targets", name))
+	}
+	fmt.Fprintf(w, "signed %s anew\n", filepath.Join(o.Dir, "metadata", "timestamp.json"))
+	if len(r.Patterns) > 0 {
+		fmt.Fprintf(w, "\nA host follows it with a copy of %s\n\n[Source]\nPath=<the URL of this directory, or its absolute name>\nVerify=tuf\nRoot=/etc/upgraderd/root.json\n",
+			filepath.Join(o.Dir, "metadata", "1.root.json"))
+		tellPatterns(w, r.Patterns)
+	}
+	return nil
+}
+
+func tellPatterns(w io.Writer, patterns []string) {
+	patterns = slices.Clone(patterns)
+	slices.Sort(patterns)
+	for _, p := range slices.Compact(patterns) {
+		fmt.Fprintf(w, "MatchPattern=%s\n", p)
+	}
 }
 
 // tellPublished says what was done, and what a host needs.
@@ -104,11 +146,7 @@ func tellPublished(w io.Writer, o publish.Options, r publish.Result) {
 		return
 	}
 	fmt.Fprint(w, "\nA host follows it with\n\n[Source]\nPath=<the URL of this directory, or its absolute name>\n")
-	patterns := slices.Clone(r.Patterns)
-	slices.Sort(patterns)
-	for _, p := range slices.Compact(patterns) {
-		fmt.Fprintf(w, "MatchPattern=%s\n", p)
-	}
+	tellPatterns(w, r.Patterns)
 	for _, k := range o.Keys {
 		fmt.Fprintf(w, "Key=%s\n", k)
 	}

@@ -47,6 +47,8 @@ is a warning.`,
 	cmd.Flags().StringVar(&root, "root", root, "read configuration and units below this `directory`")
 	cmd.Flags().StringArrayVar(&source.Keys, "key", nil, "a `key` or an absolute file of one that hosts trust, as Key=")
 	cmd.Flags().StringArrayVar(&source.Patterns, "pattern", nil, "which files are releases, as MatchPattern=")
+	cmd.Flags().StringVar(&source.Root, "tuf-root", "", "the root.json in this `file` is trusted, as Root= with Verify=tuf")
+	cmd.Flags().IntVar(&source.Threshold, "threshold", 0, "how many of the keys must have signed, as Threshold=")
 	cmd.Flags().StringVar(&source.CAFile, "ca-file", "", "trust the PEM certificates in this absolute `file`, too, as CAFile=")
 	return cmd
 }

@@ -47,7 +47,19 @@ func verifySource(ctx context.Context, w io.Writer, place string, o fetcher.Opti
 			}
 		}
 	}
-	if len(o.Keys) == 0 {
+	switch {
+	case o.Root != "":
+		root, err := filepath.Abs(o.Root)
+		if err != nil {
+			return err
+		}
+		state, err := os.MkdirTemp("", "upgraderd-verify-*")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(state)
+		o.Verify, o.Root, o.StateDir = fetcher.VerifyTUF, root, filepath.Join(state, "tuf")
+	case len(o.Keys) == 0:
 		o.Verify = fetcher.VerifyNo
 	}
 	f, err := fetcher.New(o, nil)
@@ -59,8 +71,8 @@ func verifySource(ctx context.Context, w io.Writer, place string, o fetcher.Opti
 	if err != nil {
 		return plain(err)
 	}
-	if len(o.Keys) == 0 {
-		fmt.Fprintln(w, "signed by: not looked at; say whom hosts trust with --key=")
+	if o.Verify == fetcher.VerifyNo {
+		fmt.Fprintln(w, "signed by: not looked at; say whom hosts trust with --key= or --tuf-root=")
 	} else {
 		fmt.Fprintf(w, "signed by: %s\n", strings.Join(listing.Signers, ", "))
 	}

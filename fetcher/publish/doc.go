@@ -12,6 +12,9 @@
 //	                     ▼  fetched and verified there, as a host would
 //	          DIR/artifact, SHA256SUMS.minisig, SHA256SUMS   by renames, the list last
 //
+// A repository of The Update Framework is kept the same way, by [AddToRepository]:
+// metadata/ and targets/ below DIR, the timestamp last.
+//
 // What the directory lists already is trusted no more than by a host: the old
 // list's signature has to hold before it is signed anew. Else whoever can write
 // to the directory could have the publisher sign for them.
