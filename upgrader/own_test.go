@@ -414,7 +414,7 @@ func TestOwnFaultAtEveryCall(t *testing.T) {
 		for _, kind := range []fault{diskFull, killBefore, killAfter} {
 			t.Run(who+"/"+string(kind), func(t *testing.T) {
 				t.Parallel()
-				for at := 1; at < 100; at++ {
+				for at := 1; at < 100; at += stride {
 					hit := false
 					t.Run(fmt.Sprint(at), func(t *testing.T) { hit = ownFaultAt(t, who, kind, at) })
 					if !hit || t.Failed() {
