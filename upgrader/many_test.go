@@ -117,12 +117,12 @@ func TestFiftyTargets(t *testing.T) {
 				t.Fatalf("%d arrived, want %d", arrived(), targets-broken)
 			}
 		}
-		if way.most != 3 {
-			t.Errorf("%d were on their way at once, want 3", way.most)
-		}
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("Run: %v", err)
+		}
+		if way.most != 3 {
+			t.Errorf("%d were on their way at once, want 3", way.most)
 		}
 		if n := len(d.slots); n != 0 {
 			t.Errorf("%d slots are left taken", n)

@@ -356,7 +356,9 @@ func TestReexec(t *testing.T) {
 func TestReexecWhileAsked(t *testing.T) {
 	b := startBus(t)
 	first := startPID1(t, b)
+	first.mu.Lock()
 	first.asked = func() { first.conn.Close() }
+	first.mu.Unlock()
 	c := newClient(t, b)
 	got := make(chan error, 1)
 	go func() {
