@@ -31,6 +31,18 @@ type ownHost struct {
 	ran []string // releases, in the order of their starts
 }
 
+// change changes the host while it lives.
+func (h *ownHost) change(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f()
+}
+
+// behaves has a release do this, and not be a daemon.
+func (h *ownHost) behaves(version string, act func(h *ownHost, release string)) {
+	h.change(func() { h.behave[version] = act })
+}
+
 const (
 	restartJob = "restart"
 	deadByKill = "killed"
@@ -91,8 +103,11 @@ func (h *ownHost) init(ctx context.Context) {
 
 // life is one start of the unit, up to its end.
 func (h *ownHost) life(ctx context.Context, restarts uint32) (end string) {
-	if h.beforeStart != nil {
-		h.beforeStart()
+	h.mu.Lock()
+	target, before := h.target, h.beforeStart
+	h.mu.Unlock()
+	if before != nil {
+		before()
 	}
 	h.unit.set(func() {
 		h.unit.facts.NRestarts = restarts
@@ -120,14 +135,16 @@ func (h *ownHost) life(ctx context.Context, restarts uint32) (end string) {
 		kill()
 		<-ended
 	}()
-	b := h.breakers[version(name)]
+	h.mu.Lock()
+	b, act := h.breakers[version(name)], h.behave[version(name)]
 	delete(h.breakers, version(name))
-	if act := h.behave[version(name)]; act != nil {
+	h.mu.Unlock()
+	if act != nil {
 		close(ended)
 		act(h, name)
 		return deadByKill
 	}
-	d, err := New(Options{StateDir: h.state, Targets: []*Target{h.target}, Systemd: ownSystemd{h.unit, h}, Log: h.log, Program: program})
+	d, err := New(Options{StateDir: h.state, Targets: []*Target{target}, Systemd: ownSystemd{h.unit, h}, Log: h.log, Program: program})
 	if err != nil {
 		h.t.Error(err)
 	}
@@ -229,14 +246,14 @@ func TestOwn(t *testing.T) {
 			}
 		},
 		"the first one exits": func(t *testing.T, h *ownHost) {
-			h.behave["1.0"] = exits
+			h.behaves("1.0", exits)
 			h.publish("1.0", "")
 			if st := h.ends(installedRuns, VerdictRolledBack); st.Current != "" || len(st.KnownBad) != 1 {
 				t.Errorf("got %+v", st)
 			}
 		},
 		"one exits": func(t *testing.T, h *ownHost) {
-			h.behave["1.1"] = exits
+			h.behaves("1.1", exits)
 			h.upgraded("1.0")
 			h.publish("1.1", "")
 			if st := h.ends("1.0", VerdictRolledBack); len(st.KnownBad) != 1 || !strings.Contains(st.KnownBad[0].Reason, "systemd had to start") {
@@ -248,13 +265,13 @@ func TestOwn(t *testing.T) {
 			}
 		},
 		"one hangs before it is ready": func(t *testing.T, h *ownHost) {
-			h.behave["1.1"] = hangs
+			h.behaves("1.1", hangs)
 			h.upgraded("1.0")
 			h.publish("1.1", "")
 			h.ends("1.0", VerdictRolledBack)
 		},
 		"one lives and never proves itself": func(t *testing.T, h *ownHost) {
-			h.behave["1.1"] = idles
+			h.behaves("1.1", idles)
 			h.upgraded("1.0")
 			h.publish("1.1", "")
 			h.eventually("1.1 is started", func(TargetStatus) bool { return strings.HasSuffix(h.starts(), "1.1") })
@@ -279,10 +296,10 @@ func TestOwn(t *testing.T) {
 			}
 		},
 		"the unit failed for good": func(t *testing.T, h *ownHost) {
-			h.behave["1.1"] = func(h *ownHost, _ string) {
+			h.behaves("1.1", func(h *ownHost, _ string) {
 				h.unit.set(func() { h.unit.end("failed", "failed", "exit-code") })
 				<-h.asks
-			}
+			})
 			h.upgraded("1.0")
 			h.publish("1.1", "")
 			h.eventually("1.1 is started", func(TargetStatus) bool { return strings.HasSuffix(h.starts(), "1.1") })
@@ -300,10 +317,11 @@ func TestOwn(t *testing.T) {
 		},
 		"its probes fail": func(t *testing.T, h *ownHost) {
 			h.upgraded("1.0")
-			h.target = &Target{
+			probed := &Target{
 				Name: h.target.Name, Unit: h.target.Unit, Program: h.target.Program, Swap: SwapRestart, Source: h.target.Source,
 				Confirm: Confirm{Window: time.Minute, Probes: []Probe{{Kind: ProbeExec, Command: []string{"/bin/false"}}}},
 			}
+			h.change(func() { h.target = probed })
 			h.asks <- restartJob // it reads its configuration
 			h.publish("1.1", "")
 			h.ends("1.0", VerdictRolledBack)
@@ -335,7 +353,7 @@ func TestOwn(t *testing.T) {
 		},
 		"the record is of a later upgraderd": func(t *testing.T, h *ownHost) {
 			h.upgraded("1.0")
-			h.beforeStart = func() { // what 1.0 wrote before it went, 1.1 cannot read
+			spoil := func() { // what 1.0 wrote before it went, 1.1 cannot read
 				name := filepath.Join(h.unit.root, "record.json")
 				text, err := os.ReadFile(name)
 				if err == nil {
@@ -345,6 +363,7 @@ func TestOwn(t *testing.T) {
 					t.Error(err)
 				}
 			}
+			h.change(func() { h.beforeStart = spoil })
 			h.publish("1.1", "")
 			st := h.ends("1.0", VerdictRolledBack)
 			if len(st.KnownBad) != 1 || !strings.Contains(st.KnownBad[0].Reason, "cannot read the record") {
@@ -353,7 +372,7 @@ func TestOwn(t *testing.T) {
 		},
 		"the record was lost on trial": func(t *testing.T, h *ownHost) {
 			h.upgraded("1.0")
-			h.beforeStart = func() { os.Remove(filepath.Join(h.unit.root, "record.json")) }
+			h.change(func() { h.beforeStart = func() { os.Remove(filepath.Join(h.unit.root, "record.json")) } })
 			h.publish("1.1", "")
 			h.ends("1.1", VerdictGood)
 		},
@@ -434,7 +453,7 @@ func ownFaultAt(t *testing.T, who string, kind fault, at int) (hit bool) {
 	inOwn(t, func(t *testing.T, h *ownHost) {
 		h.upgraded("1.0")
 		b := &breaker{kind: kind, at: at}
-		h.breakers[who] = b
+		h.change(func() { h.breakers[who] = b })
 		h.asks <- restartJob
 		h.publish("1.1", "")
 		var end string
