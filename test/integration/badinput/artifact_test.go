@@ -100,7 +100,7 @@ func artifactFaults() []fault {
 			begin: func(s *scene) { s.publishBad([]byte{}) },
 		},
 		{
-			name: "digest", event: journal.SourceFailed, says: []string{"[ARTIFACT_DIGEST]", "digest-2.0.0", publish.ManifestName},
+			name: "digest", event: journal.SourceFailed, says: []string{"[ARTIFACT_DIGEST]", "digest-2.0.0"},
 			begin: func(s *scene) {
 				s.publish("2.0.0")
 				data, _ := s.site.file(s.file("2.0.0"))
