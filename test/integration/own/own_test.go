@@ -332,6 +332,8 @@ func TestInstalledProgram(t *testing.T) {
 		h.becomes("1.0.0")
 		h.follow("")
 
+		// Else what is damaged would be fetched again before anybody starts it.
+		m.Run("mv", "/srv/upgraderd", "/srv/away")
 		program := ownStore + "/current/bin/upgraderd"
 		rewrite := func(how string) string { // nobody can write to a program that runs
 			return "cp " + program + " /root/damaged && " + how + " /root/damaged && mv /root/damaged " + program
@@ -349,6 +351,7 @@ func TestInstalledProgram(t *testing.T) {
 		if text := m.Journal(daemon); strings.Count(text, "does not start, going on with what there was before") != 4 {
 			t.Errorf("the journal does not tell of each damage:\n%s", text)
 		}
+		m.Run("mv", "/srv/away", "/srv/upgraderd")
 		h.settles("upgraderd", "1.0.0", "good") // fetched anew
 		h.atRest("1.0.0")
 		m.NothingLost(clients)
