@@ -16,15 +16,12 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/fetcher/fault"
 )
 
 const (
 	manifestName = "SHA256SUMS"
-	stagingName  = ".publishing-"
 	bestBefore   = "BEST-BEFORE-"
 	manifestMax  = 4 << 20
 	signatureMax = 32 << 10
@@ -82,40 +79,19 @@ func Add(ctx context.Context, o Options) (Result, error) {
 	if _, err := fetcher.ParseVersion(o.Version); err != nil && len(o.Artifacts) > 0 {
 		return Result{}, err
 	}
-	dir, err := os.Open(o.Dir)
+	s, err := openStaging(o.Dir)
 	if err != nil {
 		return Result{}, err
 	}
-	defer dir.Close()
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return Result{}, fmt.Errorf("%s: somebody else is publishing here: %w", o.Dir, err)
-	}
-	if err := sweep(o.Dir); err != nil {
-		return Result{}, err
-	}
-	staging, err := os.MkdirTemp(o.Dir, stagingName)
-	if err != nil {
-		return Result{}, err
-	}
-	defer os.RemoveAll(staging)
-	a := addition{o: o, dir: dir, staging: staging, listed: map[string]string{}}
+	defer s.Close()
+	a := addition{o: o, staging: s, listed: map[string]string{}}
 	return a.run(ctx)
-}
-
-// sweep removes what a killed Add left.
-func sweep(dir string) error {
-	left, err := filepath.Glob(filepath.Join(dir, stagingName+"*"))
-	for _, name := range left {
-		err = errors.Join(err, os.RemoveAll(name))
-	}
-	return err
 }
 
 // addition is one Add.
 type addition struct {
 	o       Options
-	dir     *os.File
-	staging string
+	staging *staging
 	old     []byte            // the list as it is
 	listed  map[string]string // name → digest, of the new list
 	result  Result
@@ -160,7 +136,7 @@ func (a *addition) readOld(ctx context.Context) (signed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	copied := filepath.Join(a.staging, "old")
+	copied := filepath.Join(a.staging.path, "old")
 	if err := os.Mkdir(copied, 0o700); err != nil {
 		return false, err
 	}
@@ -232,7 +208,7 @@ func (a *addition) take(ctx context.Context, artifact string) error {
 		return err
 	}
 	a.result.Patterns = append(a.result.Patterns, pattern)
-	digest, err := copyFile(ctx, artifact, filepath.Join(a.staging, name))
+	digest, err := copyFile(ctx, artifact, filepath.Join(a.staging.path, name))
 	if err != nil {
 		return err
 	}
@@ -267,7 +243,7 @@ func (a *addition) manifest() []byte {
 }
 
 func (a *addition) sign(ctx context.Context, manifest []byte) error {
-	name := filepath.Join(a.staging, manifestName)
+	name := filepath.Join(a.staging.path, manifestName)
 	if err := writeFile(name, bytes.NewReader(manifest)); err != nil {
 		return err
 	}
@@ -287,7 +263,7 @@ func (a *addition) sign(ctx context.Context, manifest []byte) error {
 // found, fetched and verified.
 func (a *addition) rehearse(ctx context.Context) error {
 	if len(a.o.Artifacts) == 0 {
-		_, err := a.check(ctx, a.staging, "@v", a.o.Keys)
+		_, err := a.check(ctx, a.staging.path, "@v", a.o.Keys)
 		return err
 	}
 	for _, pattern := range a.result.Patterns {
@@ -299,7 +275,7 @@ func (a *addition) rehearse(ctx context.Context) error {
 }
 
 func (a *addition) rehearseOne(ctx context.Context, pattern string) error {
-	f, err := host(a.staging, pattern, a.o.Keys)
+	f, err := host(a.staging.path, pattern, a.o.Keys)
 	if err != nil {
 		return err
 	}
@@ -312,7 +288,7 @@ func (a *addition) rehearseOne(ctx context.Context, pattern string) error {
 	if i < 0 {
 		return fmt.Errorf("MatchPattern=%s finds no version %s", pattern, a.o.Version)
 	}
-	into := filepath.Join(a.staging, "fetched")
+	into := filepath.Join(a.staging.path, "fetched")
 	if err := os.Mkdir(into, 0o700); err != nil {
 		return err
 	}
@@ -328,7 +304,7 @@ func (a *addition) rehearseOne(ctx context.Context, pattern string) error {
 // signatures, then the list. A host between the last two steps sees signatures
 // of another list, and looks again.
 func (a *addition) appear() error {
-	signatures, err := signatureFiles(a.staging)
+	signatures, err := signatureFiles(a.staging.path)
 	if err != nil {
 		return err
 	}
@@ -339,18 +315,11 @@ func (a *addition) appear() error {
 	steps := [][]string{a.result.Added, signatures, {manifestName}}
 	for _, names := range steps {
 		for _, name := range names {
-			from := filepath.Join(a.staging, name)
-			if err := os.Chmod(from, 0o644); err != nil {
-				return err
-			}
-			if err := syncFile(from); err != nil {
-				return err
-			}
-			if err := os.Rename(from, filepath.Join(a.o.Dir, name)); err != nil {
+			if err := a.staging.appear(name); err != nil {
 				return err
 			}
 		}
-		if err := a.dir.Sync(); err != nil {
+		if err := a.staging.dir.Sync(); err != nil {
 			return err
 		}
 	}
@@ -361,7 +330,7 @@ func (a *addition) appear() error {
 			}
 		}
 	}
-	return a.dir.Sync()
+	return a.staging.dir.Sync()
 }
 
 // signatureFiles are the names of signatures of the list in dir.

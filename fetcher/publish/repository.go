@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
-	"golang.org/x/sys/unix"
-
 	"github.com/upgraderd/upgraderd/fetcher"
 )
 
@@ -52,37 +50,26 @@ func AddToRepository(ctx context.Context, o RepositoryOptions) (Result, error) {
 	if _, err := fetcher.ParseVersion(o.Version); err != nil && len(o.Artifacts) > 0 {
 		return Result{}, err
 	}
-	dir, err := os.Open(o.Dir)
+	s, err := openStaging(o.Dir)
 	if err != nil {
 		return Result{}, err
 	}
-	defer dir.Close()
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return Result{}, fmt.Errorf("%s: somebody else is publishing here: %w", o.Dir, err)
-	}
-	if err := sweep(o.Dir); err != nil {
-		return Result{}, err
-	}
-	staging, err := os.MkdirTemp(o.Dir, stagingName)
-	if err != nil {
-		return Result{}, err
-	}
-	defer os.RemoveAll(staging)
+	defer s.Close()
 	for _, part := range []string{"metadata", "targets"} {
-		for _, at := range []string{staging, o.Dir} {
+		for _, at := range []string{s.path, o.Dir} {
 			if err := os.Mkdir(filepath.Join(at, part), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 				return Result{}, err
 			}
 		}
 	}
-	r := repository{o: o, staging: staging, now: time.Now().UTC().Truncate(time.Second)}
+	r := repository{o: o, staging: s, now: time.Now().UTC().Truncate(time.Second)}
 	return r.run(ctx)
 }
 
 // repository is one run of AddToRepository.
 type repository struct {
 	o       RepositoryOptions
-	staging string
+	staging *staging
 	now     time.Time
 
 	root      *metadata.Metadata[metadata.RootType]
@@ -208,7 +195,7 @@ func (r *repository) take(ctx context.Context, artifact string) (bool, error) {
 		return false, err
 	}
 	r.result.Patterns = append(r.result.Patterns, pattern)
-	partial := filepath.Join(r.staging, "targets", name)
+	partial := filepath.Join(r.staging.path, "targets", name)
 	digest, err := copyFile(ctx, artifact, partial)
 	if err != nil {
 		return false, err
@@ -219,7 +206,7 @@ func (r *repository) take(ctx context.Context, artifact string) (bool, error) {
 	}
 	target.Path = name
 	at := "targets/" + digest + "." + name
-	if err := os.Rename(partial, filepath.Join(r.staging, at)); err != nil {
+	if err := os.Rename(partial, filepath.Join(r.staging.path, at)); err != nil {
 		return false, err
 	}
 	was := r.targets.Signed.Targets[name]
@@ -282,7 +269,7 @@ func signRole[T metadata.Roles](r *repository, role, name string, m *metadata.Me
 	}
 	at := "metadata/" + name
 	r.files = append(r.files, at)
-	return writeFile(filepath.Join(r.staging, at), bytes.NewReader(raw))
+	return writeFile(filepath.Join(r.staging.path, at), bytes.NewReader(raw))
 }
 
 // rehearse is a host that knows the first root and follows what is prepared.
@@ -296,7 +283,7 @@ func (r *repository) rehearse(ctx context.Context) error {
 			if !e.Type().IsRegular() {
 				continue
 			}
-			err := os.Link(filepath.Join(r.o.Dir, part, e.Name()), filepath.Join(r.staging, part, e.Name()))
+			err := os.Link(filepath.Join(r.o.Dir, part, e.Name()), filepath.Join(r.staging.path, part, e.Name()))
 			if err != nil && !errors.Is(err, fs.ErrExist) {
 				return err
 			}
@@ -306,7 +293,7 @@ func (r *repository) rehearse(ctx context.Context) error {
 	if len(patterns) == 0 {
 		patterns = []string{"@v"}
 	}
-	staging, err := filepath.Abs(r.staging)
+	staging, err := filepath.Abs(r.staging.path)
 	if err != nil {
 		return err
 	}
@@ -345,17 +332,10 @@ func (r *repository) rehearse(ctx context.Context) error {
 // appear moves all of it to where hosts look, the timestamp last.
 func (r *repository) appear() error {
 	for _, name := range r.files {
-		from, to := filepath.Join(r.staging, name), filepath.Join(r.o.Dir, name)
-		if err := os.Chmod(from, 0o644); err != nil {
+		if err := r.staging.appear(name); err != nil {
 			return err
 		}
-		if err := syncFile(from); err != nil {
-			return err
-		}
-		if err := os.Rename(from, to); err != nil {
-			return err
-		}
-		if err := syncFile(filepath.Dir(to)); err != nil {
+		if err := syncFile(filepath.Dir(filepath.Join(r.o.Dir, name))); err != nil {
 			return err
 		}
 	}
