@@ -21,9 +21,7 @@ func TestOrders(t *testing.T) {
 		m.Served(clients, "1.0.0", 100)
 		pid := m.Property(unit, "MainPID")
 		source.Publish("hello-2.0.0", kit.Hello(t, "2.0.0", ""))
-		m.Eventually("2.0.0 is confirmed", func() bool {
-			return strings.HasPrefix(current(m), "2.0.0-") && target(t, m)["state"] == "idle"
-		})
+		confirmed(t, m, "2.0.0")
 
 		serves := func(version string) {
 			t.Helper()

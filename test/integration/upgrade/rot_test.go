@@ -18,7 +18,7 @@ func TestRot(t *testing.T) {
 		source.Publish("hello-1.0.0", kit.Hello(t, "1.0.0", ""))
 		clients := m.Load(traffic)
 		m.Served(clients, "1.0.0", 100)
-		m.Eventually("1.0.0 is current", func() bool { return strings.HasPrefix(current(m), "1.0.0-") && target(t, m)["state"] == "idle" })
+		confirmed(t, m, "1.0.0")
 		pid := m.Property(unit, "MainPID")
 		program := "/var/lib/upgraderd/hello/releases/" + current(m) + "/bin/hello"
 		m.Run("upgraderd", "verify", "hello")

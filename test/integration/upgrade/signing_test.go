@@ -83,9 +83,7 @@ func TestSigners(t *testing.T) {
 			refused(step.version, step.code)
 			publish(step.version, step.all)
 			m.Served(clients, step.version, 100)
-			m.Eventually(step.version+" is confirmed", func() bool {
-				return strings.HasPrefix(current(m), step.version+"-") && target(t, m)["state"] == "idle"
-			})
+			confirmed(t, m, step.version)
 		}
 		m.NothingLost(clients)
 		if got := m.Property(unit, "MainPID"); got != pid {

@@ -39,9 +39,7 @@ func TestTUF(t *testing.T) {
 		confirmed := func(version string) {
 			t.Helper()
 			m.Served(clients, version, 100)
-			m.Eventually(version+" is confirmed", func() bool {
-				return strings.HasPrefix(current(m), version+"-") && target(t, m)["state"] == "idle"
-			})
+			confirmed(t, m, version)
 		}
 
 		old := r.last["metadata/timestamp.json"]
