@@ -237,7 +237,7 @@ func (t *transfer) giveUp(p *intake.Part, err error) error {
 		}
 	}
 	if undo := errors.Join(p.Discard(), t.forgetMark()); undo != nil {
-		return local(err).Also(undo)
+		return fault.Bare(err, fault.Local).Also(undo)
 	}
 	return err
 }

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -136,20 +134,6 @@ func (f *Fetcher) configure() (source.Source, error) {
 		f.log = f.log.With("unsigned", true)
 	}
 	return openSource(*o)
-}
-
-// openSource tells a directory from a URL.
-func openSource(o Options) (source.Source, error) {
-	const hint = "Path= takes an absolute directory, or an http:// or https:// URL of one"
-	if filepath.IsAbs(o.Path) {
-		return source.NewDir(filepath.Clean(o.Path)), nil
-	}
-	u, err := url.Parse(o.Path)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" {
-		// The text may hold a password, so it is not repeated.
-		return nil, fault.New(fault.ConfigSource, errors.New("the path is neither an absolute directory nor an http(s) URL"), hint)
-	}
-	return source.NewHTTP(u, source.HTTPOptions{CAFile: o.CAFile, StallTimeout: o.StallTimeout})
 }
 
 // Unsigned tells that the source is believed without a signature. Whoever logs

@@ -96,8 +96,8 @@ func (s *shop) options() Options {
 	return Options{Target: "app", Path: s.dir, Patterns: []string{"app_@v.bin"}, Keys: []string{s.key}}
 }
 
-// web serves a shop over HTTP and can be told to misbehave.
-type web struct {
+// storefront serves a shop over HTTP and can be told to misbehave.
+type storefront struct {
 	*httptest.Server
 	mu       sync.Mutex
 	requests []string // "PATH RANGE STATUS"
@@ -107,8 +107,8 @@ type web struct {
 // answer may answer a request, and then gives true.
 type answer func(w http.ResponseWriter, r *http.Request) bool
 
-func (s *shop) serve() *web {
-	web := &web{}
+func (s *shop) serve() *storefront {
+	web := &storefront{}
 	files := http.FileServer(http.Dir(s.dir))
 	web.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		web.mu.Lock()
@@ -124,14 +124,14 @@ func (s *shop) serve() *web {
 }
 
 // before lets a answer first; nil ends that.
-func (w *web) before(a answer) {
+func (w *storefront) before(a answer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.answer = a
 }
 
 // asked gives the requests answered so far, and forgets them.
-func (w *web) asked() []string {
+func (w *storefront) asked() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	asked := w.requests
@@ -142,7 +142,7 @@ func (w *web) asked() []string {
 // notedWriter notes a request before the client sees the answer.
 type notedWriter struct {
 	http.ResponseWriter
-	web     *web
+	web     *storefront
 	request *http.Request
 	noted   bool
 }

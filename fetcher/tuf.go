@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"path"
 	"path/filepath"
 	"slices"
@@ -46,23 +45,6 @@ func CheckRoot(raw []byte) error {
 		return fmt.Errorf("no root.json of a TUF repository: %w", err)
 	}
 	return nil
-}
-
-// openPart opens a directory below Path=.
-func openPart(o Options, elem ...string) (source.Source, error) {
-	if filepath.IsAbs(o.Path) {
-		o.Path = filepath.Join(append([]string{o.Path}, elem...)...)
-		return openSource(o)
-	}
-	u, err := url.Parse(o.Path)
-	if err != nil {
-		return openSource(o) // which says so
-	}
-	for i, e := range elem {
-		elem[i] = url.PathEscape(e)
-	}
-	o.Path = u.JoinPath(elem...).String()
-	return openSource(o)
 }
 
 // lookAtTargets brings the metadata up to date, and gives the targets that match.
@@ -108,10 +90,4 @@ func (f *Fetcher) holder(c Candidate) (from source.Source, name string, done fun
 	}
 	from, err = openPart(f.o, elem...)
 	return from, at.name, func() { closeSource(from) }, err
-}
-
-func closeSource(s source.Source) {
-	if c, ok := s.(source.Closer); ok {
-		c.Close()
-	}
 }

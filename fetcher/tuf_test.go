@@ -20,7 +20,7 @@ import (
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
-	"github.com/upgraderd/upgraderd/fetcher/internal/source"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source/local"
 	"github.com/upgraderd/upgraderd/fetcher/internal/tuf"
 )
 
@@ -499,7 +499,7 @@ func FuzzTUF(f *testing.F) {
 		if name == "metadata/2.root.json" || !bytes.Equal(answer, r.get(name)) {
 			r.put(name, answer)
 		}
-		look := tuf.Repository{Root: r.get("metadata/1.root.json"), Dir: o.StateDir, Source: source.NewDir(filepath.Join(r.dir, "metadata")), Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+		look := tuf.Repository{Root: r.get("metadata/1.root.json"), Dir: o.StateDir, Source: local.New(filepath.Join(r.dir, "metadata")), Now: time.Now, Log: slog.New(slog.DiscardHandler)}
 		view, err := look.Look(context.Background(), tuf.Wanted{Prefixes: []string{"app_"}, Match: func(string) bool { return true }})
 		if err == nil || fault.CodeOf(err) == "" || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, %v", name, view, err)

@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
-	"github.com/upgraderd/upgraderd/fetcher/internal/source"
+	"github.com/upgraderd/upgraderd/fetcher/internal/client"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source/web"
 )
 
 // inBubble runs test with a Fetcher of an HTTP source whose network and time are
@@ -26,7 +27,7 @@ func inBubble(t *testing.T, o Options, answer func(w http.ResponseWriter, r *htt
 		server := &http.Server{Handler: http.HandlerFunc(answer)}
 		go server.Serve(network)
 		f := mustNew(t, o)
-		src, err := source.NewHTTP(&url.URL{Scheme: "http", Host: "example.org"}, source.HTTPOptions{Dial: network.dial})
+		src, err := web.New(&url.URL{Scheme: "http", Host: "example.org"}, client.Options{Dial: network.dial})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -176,3 +176,13 @@ func CodeOf(err error) Code {
 	}
 	return ""
 }
+
+// Bare gives the *Error inside err without what wraps it, which may be text of
+// another package with a URL in it. Where there is none, it gives otherwise(err).
+func Bare(err error, otherwise func(error) *Error) *Error {
+	var known *Error
+	if errors.As(err, &known) {
+		return known
+	}
+	return otherwise(err)
+}

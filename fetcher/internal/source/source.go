@@ -6,7 +6,6 @@ package source
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -94,30 +93,20 @@ type unchanged struct{}
 
 func (unchanged) Error() string { return "unchanged" }
 
-// checkName keeps a name inside the source.
-func checkName(name string) error {
+// CheckName keeps a name inside the source.
+func CheckName(name string) error {
 	if name == "" || name == "." || name == ".." || strings.Contains(name, "/") {
 		return fault.New(fault.SourceNotFile, fmt.Errorf("%q is not the name of a file", name), "")
 	}
 	return nil
 }
 
-// tooLarge is for a small file that is not small. size is -1 where only that is
+// TooLarge is for a small file that is not small. size is -1 where only that is
 // known.
-func tooLarge(name string, size, max int64) error {
+func TooLarge(name string, size, max int64) error {
 	err := fmt.Errorf("%s has more than the %d bytes that are read", name, max)
 	if size >= 0 {
 		err = fmt.Errorf("%s has %d bytes, at most %d are read", name, size, max)
 	}
 	return fault.New(fault.MetaTooLarge, err, "check Path=, or remove old releases from the source")
-}
-
-// asFault gives the *fault.Error inside err, bare: what wraps it may be text of
-// net/http with a URL in it.
-func asFault(err error, otherwise func(error) *fault.Error) *fault.Error {
-	var known *fault.Error
-	if errors.As(err, &known) {
-		return known
-	}
-	return otherwise(err)
 }

@@ -1,4 +1,4 @@
-package source
+package client
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source/sourcetest"
 )
 
 // pipes is a network of this process, in which time is that of the test.
@@ -38,17 +40,17 @@ func (p pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 
 // inBubble runs test against a server with the handler; both see time that
 // passes only while both wait.
-func inBubble(t *testing.T, handler http.HandlerFunc, test func(t *testing.T, h *HTTP)) {
+func inBubble(t *testing.T, handler http.HandlerFunc, test func(t *testing.T, h site)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		network := pipes{make(chan net.Conn)}
 		server := &http.Server{Handler: handler}
 		go server.Serve(network)
-		h, err := NewHTTP(&url.URL{Scheme: "http", Host: "example.org"}, HTTPOptions{Dial: network.dial})
+		c, err := New("example.org", Options{Dial: network.dial})
 		if err != nil {
 			t.Fatal(err)
 		}
-		test(t, h)
+		test(t, site{c, &url.URL{Scheme: "http", Host: "example.org"}})
 		server.Close()
 	})
 }
@@ -69,7 +71,7 @@ func send(w http.ResponseWriter, r *http.Request, piece, size int, interval time
 	}
 }
 
-func TestHTTPTime(t *testing.T) {
+func TestTime(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		handler  http.HandlerFunc
@@ -98,15 +100,15 @@ func TestHTTPTime(t *testing.T) {
 		}, fault.TooSlow, 2 * time.Minute, 2*time.Minute + 2*time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			inBubble(t, c.handler, func(t *testing.T, h *HTTP) {
+			inBubble(t, c.handler, func(t *testing.T, h site) {
 				begin := time.Now()
-				stream, err := h.Open(context.Background(), "app", Position{})
+				stream, err := h.Open(context.Background(), "app", source.Position{})
 				if err == nil {
 					defer stream.Body.Close()
 					_, err = io.Copy(io.Discard, stream.Body)
 				}
 				if c.code != "" {
-					wantCode(t, err, c.code, true)
+					sourcetest.WantCode(t, err, c.code, true)
 				} else if err != nil {
 					t.Fatal(err)
 				}
@@ -118,13 +120,13 @@ func TestHTTPTime(t *testing.T) {
 	}
 }
 
-// TestHTTPStallCountsOnlyWaiting stops reading for an hour: a slow disk is not
+// TestStallCountsOnlyWaiting stops reading for an hour: a slow disk is not
 // the server's fault.
-func TestHTTPStallCountsOnlyWaiting(t *testing.T) {
+func TestStallCountsOnlyWaiting(t *testing.T) {
 	inBubble(t, func(w http.ResponseWriter, r *http.Request) {
 		send(w, r, 1<<20, 2<<20, time.Millisecond)
-	}, func(t *testing.T, h *HTTP) {
-		stream, err := h.Open(context.Background(), "app", Position{})
+	}, func(t *testing.T, h site) {
+		stream, err := h.Open(context.Background(), "app", source.Position{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,25 +141,25 @@ func TestHTTPStallCountsOnlyWaiting(t *testing.T) {
 	})
 }
 
-// TestHTTPSmallFileHasADeadline trickles a manifest just above the least rate.
-func TestHTTPSmallFileHasADeadline(t *testing.T) {
+// TestSmallFileHasADeadline trickles a manifest just above the least rate.
+func TestSmallFileHasADeadline(t *testing.T) {
 	inBubble(t, func(w http.ResponseWriter, r *http.Request) {
 		send(w, r, 2<<10, 4<<20, time.Second)
-	}, func(t *testing.T, h *HTTP) {
+	}, func(t *testing.T, h site) {
 		begin := time.Now()
 		_, _, err := h.Read(context.Background(), "SHA256SUMS", 4<<20, "")
-		wantCode(t, err, fault.TooSlow, true)
+		sourcetest.WantCode(t, err, fault.TooSlow, true)
 		if took := time.Since(begin); took != readTimeout {
 			t.Errorf("took %v, want %v", took, readTimeout)
 		}
 	})
 }
 
-func TestHTTPCallersDeadline(t *testing.T) {
-	inBubble(t, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, func(t *testing.T, h *HTTP) {
+func TestCallersDeadline(t *testing.T) {
+	inBubble(t, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, func(t *testing.T, h site) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_, err := h.Open(ctx, "app", Position{})
-		wantCode(t, err, fault.Canceled, true)
+		_, err := h.Open(ctx, "app", source.Position{})
+		sourcetest.WantCode(t, err, fault.Canceled, true)
 	})
 }

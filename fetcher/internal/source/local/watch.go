@@ -1,4 +1,4 @@
-package source
+package local
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source"
 )
 
 const (
@@ -39,7 +40,7 @@ const arrivals = unix.IN_CLOSE_WRITE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | u
 	unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
 
 // State sums up names and states of all entries.
-func (d *Dir) State() Mark {
+func (d *Dir) State() source.Mark {
 	var st unix.Stat_t
 	if err := unix.Stat(d.path, &st); err != nil {
 		return ""
@@ -58,13 +59,13 @@ func (d *Dir) State() Mark {
 	if err != nil {
 		return ""
 	}
-	return Mark(fmt.Sprintf("%d:%d:%016x", st.Dev, st.Ino, sum))
+	return source.Mark(fmt.Sprintf("%d:%d:%016x", st.Dev, st.Ino, sum))
 }
 
 // Watch waits by inotify, and by looking every two seconds where inotify
 // cannot work: before the directory exists, on a network file system, or when
 // the user's watches are used up.
-func (d *Dir) Watch(ctx context.Context, since Mark) error {
+func (d *Dir) Watch(ctx context.Context, since source.Mark) error {
 	events, err := d.inotify()
 	if err != nil {
 		return d.poll(ctx, since)
@@ -107,7 +108,7 @@ func (d *Dir) Watch(ctx context.Context, since Mark) error {
 
 // poll looks again and again, and returns when two looks in a row see the same
 // new state.
-func (d *Dir) poll(ctx context.Context, since Mark) error {
+func (d *Dir) poll(ctx context.Context, since source.Mark) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	last := since

@@ -1,4 +1,4 @@
-package source
+package local
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source/sourcetest"
 )
 
 // dirPublisher publishes as it should be done: complete, by rename.
@@ -21,7 +23,7 @@ type dirPublisher struct {
 	dir string
 }
 
-func (p dirPublisher) publish(name string, content []byte) {
+func (p dirPublisher) Publish(name string, content []byte) {
 	p.t.Helper()
 	temp := filepath.Join(p.t.TempDir(), "new")
 	if err := os.WriteFile(temp, content, 0o644); err != nil {
@@ -32,7 +34,7 @@ func (p dirPublisher) publish(name string, content []byte) {
 	}
 }
 
-func (p dirPublisher) remove(name string) {
+func (p dirPublisher) Remove(name string) {
 	p.t.Helper()
 	if err := os.Remove(filepath.Join(p.dir, name)); err != nil {
 		p.t.Fatal(err)
@@ -52,20 +54,20 @@ func newDir(t *testing.T) (*Dir, dirPublisher) {
 	if err := os.WriteFile(filepath.Join(dir, "sub", "inside"), []byte("inside"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return NewDir(dir), dirPublisher{t, dir}
+	return New(dir), dirPublisher{t, dir}
 }
 
 func TestDirConforms(t *testing.T) {
-	conform(t, func(t *testing.T) (Source, publisher) { return newDir(t) })
+	sourcetest.Conform(t, func(t *testing.T) (source.Source, sourcetest.Publisher) { return newDir(t) })
 }
 
 func TestDirMissing(t *testing.T) {
 	for _, path := range []string{filepath.Join(t.TempDir(), "none"), "/dev/null", "/proc/self/environ/x"} {
-		d := NewDir(path)
+		d := New(path)
 		_, _, err := d.Read(context.Background(), "SHA256SUMS", 10, "")
-		wantCode(t, err, fault.SourceMissing, true)
+		sourcetest.WantCode(t, err, fault.SourceMissing, true)
 		_, err = d.List(context.Background(), 10)
-		wantCode(t, err, fault.SourceMissing, true)
+		sourcetest.WantCode(t, err, fault.SourceMissing, true)
 		if state := d.State(); state != "" {
 			t.Errorf("%s has the state %q", path, state)
 		}
@@ -76,7 +78,7 @@ func TestDirMissing(t *testing.T) {
 // A FIFO without a writer would block an open for ever.
 func TestDirTakesRegularFilesOnly(t *testing.T) {
 	d, p := newDir(t)
-	p.publish("file", []byte("x"))
+	p.Publish("file", []byte("x"))
 	at := func(name string) string { return filepath.Join(d.path, name) }
 	for name, err := range map[string]error{
 		"fifo":     unix.Mkfifo(at("fifo"), 0o666),
@@ -89,14 +91,14 @@ func TestDirTakesRegularFilesOnly(t *testing.T) {
 			t.Fatalf("make %s: %v", name, err)
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		_, err := d.Open(ctx, name, Position{})
-		wantCode(t, err, fault.SourceNotFile, false)
+		_, err := d.Open(ctx, name, source.Position{})
+		sourcetest.WantCode(t, err, fault.SourceNotFile, false)
 		_, _, err = d.Read(ctx, name, 10, "")
-		wantCode(t, err, fault.SourceNotFile, false)
+		sourcetest.WantCode(t, err, fault.SourceNotFile, false)
 		cancel()
 	}
 	files, err := d.List(context.Background(), 100)
-	if err != nil || len(files) != 1 || files[0] != (File{"file", 1}) {
+	if err != nil || len(files) != 1 || files[0] != (source.File{Name: "file", Size: 1}) {
 		t.Errorf("listing %v, %v; want the one file", files, err)
 	}
 }
@@ -104,10 +106,10 @@ func TestDirTakesRegularFilesOnly(t *testing.T) {
 func TestDirListIsBounded(t *testing.T) {
 	d, p := newDir(t)
 	for i := range 20 {
-		p.publish(fmt.Sprint("app_", i), nil)
+		p.Publish(fmt.Sprint("app_", i), nil)
 	}
 	_, err := d.List(context.Background(), 10)
-	wantCode(t, err, fault.MetaTooLarge, false)
+	sourcetest.WantCode(t, err, fault.MetaTooLarge, false)
 }
 
 func TestDirNoticesAChangeWhileReading(t *testing.T) {
@@ -135,8 +137,8 @@ func TestDirNoticesAChangeWhileReading(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d, p := newDir(t)
-			p.publish("app", make([]byte, 1_000_000))
-			stream := mustOpen(t, d, "app", Position{})
+			p.Publish("app", make([]byte, 1_000_000))
+			stream := sourcetest.MustOpen(t, d, "app", source.Position{})
 			defer stream.Body.Close()
 			if _, err := io.ReadFull(stream.Body, make([]byte, 10)); err != nil {
 				t.Fatal(err)
@@ -147,7 +149,7 @@ func TestDirNoticesAChangeWhileReading(t *testing.T) {
 			}
 			n, err := io.Copy(io.Discard, stream.Body)
 			if c.code != "" {
-				wantCode(t, err, c.code, true)
+				sourcetest.WantCode(t, err, c.code, true)
 			} else if err != nil || n != 1_000_000-10 {
 				t.Errorf("read %d bytes, %v; want the file as it was opened", n, err)
 			}
@@ -159,7 +161,7 @@ func TestDirNoticesAChangeWhileReading(t *testing.T) {
 // file's owner.
 func TestDirLeavesOutWhatIsBeingWritten(t *testing.T) {
 	d, p := newDir(t)
-	p.publish("done", []byte("x"))
+	p.Publish("done", []byte("x"))
 	f, err := os.Create(filepath.Join(d.path, "upload"))
 	if err != nil {
 		t.Fatal(err)

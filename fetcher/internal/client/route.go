@@ -1,4 +1,4 @@
-package source
+package client
 
 import (
 	"context"
@@ -12,13 +12,14 @@ import (
 )
 
 // checkRedirect follows at most five redirects, never to a less protected or
-// another kind of place, and takes no credential along to another host. The
+// another kind of place, and takes no credential along to another host: only what
+// is carried, since services keep theirs in headers of many names. The
 // Referer goes too: it would carry the query, where tokens live.
 func (n *inner) checkRedirect(req *http.Request, via []*http.Request) error {
 	req.Header.Del("Referer")
 	last := via[len(via)-1].URL
 	refuse := func(why string) error {
-		return fault.New(fault.Redirect, fmt.Errorf("redirect from %s to %s: %s", redact(last), redact(req.URL), why), "name the final place in Path=")
+		return fault.New(fault.Redirect, fmt.Errorf("redirect from %s to %s: %s", Redact(last), Redact(req.URL), why), "name the final place in Path=")
 	}
 	switch {
 	case len(via) > redirectsMax:
@@ -35,10 +36,18 @@ func (n *inner) checkRedirect(req *http.Request, via []*http.Request) error {
 	}
 	req.URL.User = nil
 	if req.URL.Host != via[0].URL.Host {
-		req.Header.Del("Authorization")
-		req.Header.Del("Cookie")
+		for key := range req.Header {
+			if !carried[key] {
+				req.Header.Del(key)
+			}
+		}
 	}
 	return nil
+}
+
+// carried are the headers that any host may see.
+var carried = map[string]bool{
+	"Accept": true, "Accept-Encoding": true, "User-Agent": true, "Range": true, "If-Range": true, "If-None-Match": true, "If-Modified-Since": true,
 }
 
 // proxy is that of the environment. Its own error would print the password.
@@ -61,8 +70,8 @@ func proxyAnswered(_ context.Context, proxyURL *url.URL, _ *http.Request, resp *
 	return &fault.Error{Code: fault.Proxy, Err: err, Hint: "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY of the daemon", Temporary: resp.StatusCode >= 500}
 }
 
-// redact leaves what tells places apart and can be shown to anybody.
-func redact(u *url.URL) string {
+// Redact leaves what tells places apart and can be shown to anybody.
+func Redact(u *url.URL) string {
 	plain := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath, Opaque: u.Opaque}
 	return plain.String()
 }

@@ -1,4 +1,4 @@
-package source
+package local
 
 import (
 	"context"
@@ -10,10 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source/sourcetest"
 )
 
 // watching runs Watch, and gives what it returned and when.
-func watching(t *testing.T, d *Dir, since Mark) (done <-chan error, cancel context.CancelFunc) {
+func watching(t *testing.T, d *Dir, since source.Mark) (done <-chan error, cancel context.CancelFunc) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	result := make(chan error, 1)
@@ -66,15 +68,15 @@ func TestWatchReturnsOnPublishing(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d, p := newDir(t)
-			p.publish("app_1", []byte("x"))
-			before := openFiles(t)
+			p.Publish("app_1", []byte("x"))
+			before := sourcetest.OpenFiles(t)
 			done, _ := watching(t, d, d.State())
 			quietly(t, done)
 			if err := c.publish(d.path); err != nil {
 				t.Fatal(err)
 			}
 			promptly(t, done)
-			settled(t, before)
+			sourcetest.Settled(t, before)
 		})
 	}
 }
@@ -83,7 +85,7 @@ func TestWatchReturnsOnPublishing(t *testing.T) {
 func TestWatchMissesNothing(t *testing.T) {
 	d, p := newDir(t)
 	since := d.State()
-	p.publish("app_2", []byte("x"))
+	p.Publish("app_2", []byte("x"))
 	done, _ := watching(t, d, since)
 	promptly(t, done)
 }
@@ -116,7 +118,7 @@ func TestWatchComesBackOnce(t *testing.T) {
 	done, _ := watching(t, d, d.State())
 	quietly(t, done)
 	for _, name := range []string{"app_2", "SHA256SUMS", "SHA256SUMS.minisig"} {
-		p.publish(name, []byte(name))
+		p.Publish(name, []byte(name))
 		time.Sleep(settle / 4)
 	}
 	promptly(t, done)
@@ -130,7 +132,7 @@ func TestWatchReturnsInABusyDirectory(t *testing.T) {
 	done, _ := watching(t, d, d.State())
 	begin := time.Now()
 	for range 500 {
-		p.publish("busy", nil)
+		p.Publish("busy", nil)
 		select {
 		case err := <-done:
 			if err != nil || time.Since(begin) < settleMax/2 {
@@ -144,15 +146,15 @@ func TestWatchReturnsInABusyDirectory(t *testing.T) {
 }
 
 func TestWatchEndsWithItsContext(t *testing.T) {
-	missing := NewDir(filepath.Join(t.TempDir(), "none"))
+	missing := New(filepath.Join(t.TempDir(), "none"))
 	present, _ := newDir(t)
 	for _, d := range []*Dir{missing, present} {
-		before := openFiles(t)
+		before := sourcetest.OpenFiles(t)
 		done, cancel := watching(t, d, d.State())
 		quietly(t, done)
 		cancel()
-		wantCode(t, <-done, fault.Canceled, true)
-		settled(t, before)
+		sourcetest.WantCode(t, <-done, fault.Canceled, true)
+		sourcetest.Settled(t, before)
 	}
 }
 
@@ -160,7 +162,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 // yet, and a link that is pointed elsewhere.
 func TestWatchPolls(t *testing.T) {
 	t.Run("created", func(t *testing.T) {
-		d := NewDir(filepath.Join(t.TempDir(), "later"))
+		d := New(filepath.Join(t.TempDir(), "later"))
 		done, _ := watching(t, d, d.State())
 		quietly(t, done)
 		if err := os.Mkdir(d.path, 0o755); err != nil {
@@ -174,7 +176,7 @@ func TestWatchPolls(t *testing.T) {
 		if err := os.Symlink(old.path, link); err != nil {
 			t.Fatal(err)
 		}
-		d := NewDir(link)
+		d := New(link)
 		done, _ := watching(t, d, d.State())
 		quietly(t, done)
 		now, _ := newDir(t)
@@ -193,7 +195,7 @@ func TestWatchPolls(t *testing.T) {
 		done := make(chan error, 1)
 		since := d.State()
 		go func() { done <- d.poll(ctx, since) }()
-		p.publish("app_2", []byte("x"))
+		p.Publish("app_2", []byte("x"))
 		wantNilWithin(t, done, 3*pollEvery)
 	})
 }

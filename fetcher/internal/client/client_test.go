@@ -1,4 +1,4 @@
-package source
+package client
 
 import (
 	"bytes"
@@ -22,66 +22,51 @@ import (
 	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source/sourcetest"
 )
 
-// webPublisher is a web server as nginx is one: ETag, Last-Modified, Range.
-type webPublisher struct {
-	mu    sync.Mutex
-	files map[string]webFile
-	n     int
+const canary = sourcetest.Canary
+
+// site is a directory that a Client reads.
+type site struct {
+	*Client
+	base *url.URL
 }
 
-type webFile struct {
-	content []byte
-	tag     string
-}
-
-func (p *webPublisher) publish(name string, content []byte) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.n++
-	p.files["/dir/"+name] = webFile{content, fmt.Sprintf(`"%d"`, p.n)}
-}
-
-func (p *webPublisher) remove(name string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.files, "/dir/"+name)
-}
-
-func (p *webPublisher) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	p.mu.Lock()
-	file, ok := p.files[r.URL.Path]
-	p.mu.Unlock()
-	user, password, _ := r.BasicAuth()
-	if !ok || user != "user" || password != canary || r.URL.Query().Get("token") != canary {
-		http.NotFound(w, r)
-		return
+func (s site) request(name string) Request {
+	r := Request{URL: s.base.JoinPath(name), Name: name, Header: http.Header{}}
+	if u := s.base.User; u != nil {
+		password, _ := u.Password()
+		r.Header.Set("Authorization", Basic(u.Username(), password))
 	}
-	w.Header().Set("ETag", file.tag)
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(file.content))
+	plain := *r.URL
+	plain.User = nil
+	r.URL = &plain
+	return r
 }
 
-func newHTTP(t *testing.T, address string, o HTTPOptions) *HTTP {
+func (s site) Read(ctx context.Context, name string, max int64, since source.Mark) ([]byte, source.Mark, error) {
+	return s.Client.Read(ctx, s.request(name), max, since)
+}
+
+func (s site) Open(ctx context.Context, name string, from source.Position) (*source.Stream, error) {
+	return s.Client.Open(ctx, s.request(name), from)
+}
+
+func (s site) String() string { return Redact(s.base) }
+
+func newSite(t *testing.T, address string, o Options) site {
 	t.Helper()
 	u, err := url.Parse(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := NewHTTP(u, o)
+	c, err := New(u.Hostname(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return h
-}
-
-func TestHTTPConforms(t *testing.T) {
-	conform(t, func(t *testing.T) (Source, publisher) {
-		p := &webPublisher{files: map[string]webFile{"/outside": {content: []byte("outside")}, "/dir/sub/inside": {content: []byte("inside")}}}
-		server := httptest.NewServer(p)
-		t.Cleanup(server.Close)
-		return newHTTP(t, strings.Replace(server.URL, "//", "//user:"+canary+"@", 1)+"/dir?token="+canary, HTTPOptions{}), p
-	})
+	return site{c, u}
 }
 
 // serveRaw answers each connection with reply, byte for byte, and then hangs up.
@@ -120,8 +105,8 @@ func serveRaw(t *testing.T, reply func(c net.Conn)) string {
 	return "http://" + listener.Addr().String()
 }
 
-// TestHTTPLiars is a table of servers that do not keep their word.
-func TestHTTPLiars(t *testing.T) {
+// TestLiars is a table of servers that do not keep their word.
+func TestLiars(t *testing.T) {
 	const head = "HTTP/1.1 200 OK\r\n"
 	text := func(s string) func(net.Conn) { return func(c net.Conn) { io.WriteString(c, s) } }
 	for _, c := range []struct {
@@ -158,8 +143,8 @@ func TestHTTPLiars(t *testing.T) {
 		}, fault.Broken},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHTTP(t, serveRaw(t, c.reply), HTTPOptions{})
-			stream, err := h.Open(context.Background(), "app", Position{})
+			h := newSite(t, serveRaw(t, c.reply), Options{})
+			stream, err := h.Open(context.Background(), "app", source.Position{})
 			if err == nil {
 				defer stream.Body.Close()
 				var got []byte
@@ -169,7 +154,7 @@ func TestHTTPLiars(t *testing.T) {
 				}
 			}
 			if c.code != "" {
-				wantCode(t, err, c.code, c.code != fault.Redirect && c.code != fault.Status)
+				sourcetest.WantCode(t, err, c.code, c.code != fault.Redirect && c.code != fault.Status)
 			}
 			if err != nil && len(err.Error()) > 500 {
 				t.Errorf("error of %d bytes", len(err.Error()))
@@ -178,8 +163,8 @@ func TestHTTPLiars(t *testing.T) {
 	}
 }
 
-// TestHTTPRangeLiars are servers that take up a transfer at the wrong place.
-func TestHTTPRangeLiars(t *testing.T) {
+// TestRangeLiars are servers that take up a transfer at the wrong place.
+func TestRangeLiars(t *testing.T) {
 	whole := "HTTP/1.1 200 OK\r\nETag: \"a\"\r\nContent-Length: 10\r\n\r\n0123456789"
 	part := "HTTP/1.1 206 Partial Content\r\nETag: \"a\"\r\nContent-Length: 6\r\n"
 	for _, c := range []struct {
@@ -205,22 +190,22 @@ func TestHTTPRangeLiars(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			first := true
-			h := newHTTP(t, serveRaw(t, func(conn net.Conn) {
+			h := newSite(t, serveRaw(t, func(conn net.Conn) {
 				reply := whole
 				if first {
 					reply = c.ranged
 				}
 				first = false
 				io.WriteString(conn, reply)
-			}), HTTPOptions{})
-			stream, err := h.Open(context.Background(), "app", Position{4, `"a"`})
+			}), Options{})
+			stream, err := h.Open(context.Background(), "app", source.Position{Offset: 4, Mark: `"a"`})
 			var got []byte
 			if err == nil {
 				defer stream.Body.Close()
 				got, err = io.ReadAll(stream.Body)
 			}
 			if c.code != "" {
-				wantCode(t, err, c.code, true)
+				sourcetest.WantCode(t, err, c.code, true)
 				return
 			}
 			if err != nil || string(got) != c.want || stream.Offset != c.offset {
@@ -230,7 +215,7 @@ func TestHTTPRangeLiars(t *testing.T) {
 	}
 }
 
-func TestHTTPStatus(t *testing.T) {
+func TestStatus(t *testing.T) {
 	for _, c := range []struct {
 		status     int
 		retryAfter string
@@ -269,9 +254,9 @@ func TestHTTPStatus(t *testing.T) {
 				w.WriteHeader(c.status)
 			}))
 			defer server.Close()
-			h := newHTTP(t, server.URL, HTTPOptions{})
+			h := newSite(t, server.URL, Options{})
 			_, _, err := h.Read(context.Background(), "SHA256SUMS", 10, "")
-			wantCode(t, err, c.code, c.temporary)
+			sourcetest.WantCode(t, err, c.code, c.temporary)
 			var e *fault.Error
 			errors.As(err, &e)
 			if got := e.RetryAfter; got != c.wait {
@@ -280,8 +265,8 @@ func TestHTTPStatus(t *testing.T) {
 			if !strings.Contains(err.Error(), fmt.Sprint(c.status)) || !strings.Contains(err.Error(), "SHA256SUMS") {
 				t.Errorf("%q names neither status nor file", err)
 			}
-			_, err = h.Open(context.Background(), "app", Position{})
-			wantCode(t, err, c.code, c.temporary)
+			_, err = h.Open(context.Background(), "app", source.Position{})
+			sourcetest.WantCode(t, err, c.code, c.temporary)
 		})
 	}
 }
@@ -313,7 +298,7 @@ func TestRetryAfterDateByAnotherClock(t *testing.T) {
 				w.WriteHeader(http.StatusServiceUnavailable)
 			}))
 			defer server.Close()
-			_, _, err := newHTTP(t, server.URL, HTTPOptions{}).Read(context.Background(), "SHA256SUMS", 100, "")
+			_, _, err := newSite(t, server.URL, Options{}).Read(context.Background(), "SHA256SUMS", 100, "")
 			var e *fault.Error
 			if !errors.As(err, &e) || e.RetryAfter != 90*time.Second {
 				t.Errorf("got %v, to be asked again after %v, want 90s", err, e.RetryAfter)
@@ -322,7 +307,7 @@ func TestRetryAfterDateByAnotherClock(t *testing.T) {
 	}
 }
 
-func TestHTTPAsksForTheFileAsItIs(t *testing.T) {
+func TestAsksForTheFileAsItIs(t *testing.T) {
 	var got http.Header
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		got = r.Header.Clone()
@@ -330,33 +315,33 @@ func TestHTTPAsksForTheFileAsItIs(t *testing.T) {
 		w.Write([]byte("\x1f\x8b raw"))
 	}))
 	defer server.Close()
-	h := newHTTP(t, server.URL, HTTPOptions{})
+	h := newSite(t, server.URL, Options{})
 	_, _, err := h.Read(context.Background(), "SHA256SUMS", 100, "")
-	wantCode(t, err, fault.Encoding, false)
+	sourcetest.WantCode(t, err, fault.Encoding, false)
 	if got.Get("Accept-Encoding") != "identity" {
 		t.Errorf("asked for the encoding %q", got.Get("Accept-Encoding"))
 	}
 	// An artifact is taken as it comes: servers declare .gz files so.
-	stream := mustOpen(t, h, "app.gz", Position{})
-	if raw := mustReadAll(t, stream); string(raw) != "\x1f\x8b raw" || !strings.Contains(stream.Note, "gzip") {
+	stream := sourcetest.MustOpen(t, h, "app.gz", source.Position{})
+	if raw := sourcetest.MustReadAll(t, stream); string(raw) != "\x1f\x8b raw" || !strings.Contains(stream.Note, "gzip") {
 		t.Errorf("got %q with the note %q", raw, stream.Note)
 	}
 }
 
-// TestHTTPDistrustsYoungValidators publishes twice within a second, which a
+// TestDistrustsYoungValidators publishes twice within a second, which a
 // date cannot tell and so an ETag made of one cannot either.
-func TestHTTPDistrustsYoungValidators(t *testing.T) {
+func TestDistrustsYoungValidators(t *testing.T) {
 	modified := time.Now().Add(-time.Hour)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.ServeContent(w, r, "", modified, strings.NewReader("x"))
 	}))
 	defer server.Close()
-	h := newHTTP(t, server.URL, HTTPOptions{})
+	h := newSite(t, server.URL, Options{})
 	_, mark, err := h.Read(context.Background(), "SHA256SUMS", 10, "")
 	if err != nil || mark == "" {
 		t.Fatalf("old file: mark %q, %v", mark, err)
 	}
-	if _, _, err := h.Read(context.Background(), "SHA256SUMS", 10, mark); !errors.Is(err, ErrUnchanged) {
+	if _, _, err := h.Read(context.Background(), "SHA256SUMS", 10, mark); !errors.Is(err, source.ErrUnchanged) {
 		t.Fatalf("old file again: %v", err)
 	}
 	modified = time.Now()
@@ -365,7 +350,7 @@ func TestHTTPDistrustsYoungValidators(t *testing.T) {
 	}
 }
 
-func TestHTTPRedirects(t *testing.T) {
+func TestRedirects(t *testing.T) {
 	type seen struct{ host, authorization, referer, cookie string }
 	var visits []seen
 	content := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -424,11 +409,11 @@ func TestHTTPRedirects(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			hop, visits = c.hop, nil
-			h := newHTTP(t, strings.Replace(c.start, "//", "//user:"+canary+"@", 1)+"/dir?token="+canary, HTTPOptions{CAFile: ca})
+			h := newSite(t, strings.Replace(c.start, "//", "//user:"+canary+"@", 1)+"/dir?token="+canary, Options{CAFile: ca})
 			raw, _, err := h.Read(context.Background(), "SHA256SUMS", 10, "")
 			switch {
 			case c.why != "":
-				wantCode(t, err, fault.Redirect, false)
+				sourcetest.WantCode(t, err, fault.Redirect, false)
 				if !strings.Contains(err.Error(), c.why) {
 					t.Errorf("%v, want %q", err, c.why)
 				}
@@ -450,12 +435,12 @@ func TestHTTPRedirects(t *testing.T) {
 	}
 }
 
-// TestHTTPCredentialStaysWithItsHost goes a, b, b: on the second step from b to
+// TestCredentialStaysWithItsHost goes a, b, b: on the second step from b to
 // itself Go once sent what it had held back (CVE-2024-45336).
-func TestHTTPCredentialStaysWithItsHost(t *testing.T) {
+func TestCredentialStaysWithItsHost(t *testing.T) {
 	var leaked []string
 	b := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		leaked = append(leaked, r.Header.Get("Authorization"))
+		leaked = append(leaked, r.Header.Get("Authorization")+r.Header.Get("Private-Token"))
 		if r.URL.Path != "/end" {
 			http.Redirect(w, r, "/end", http.StatusFound)
 		}
@@ -465,8 +450,10 @@ func TestHTTPCredentialStaysWithItsHost(t *testing.T) {
 		http.Redirect(w, r, b.URL, http.StatusFound)
 	}))
 	defer a.Close()
-	h := newHTTP(t, strings.Replace(a.URL, "//", "//user:"+canary+"@", 1), HTTPOptions{})
-	if _, _, err := h.Read(context.Background(), "SHA256SUMS", 10, ""); err != nil {
+	h := newSite(t, strings.Replace(a.URL, "//", "//user:"+canary+"@", 1), Options{})
+	r := h.request("SHA256SUMS")
+	r.Header.Set("Private-Token", canary)
+	if _, _, err := h.Client.Read(context.Background(), r, 10, ""); err != nil {
 		t.Fatal(err)
 	}
 	if len(leaked) != 2 || leaked[0] != "" || leaked[1] != "" {
@@ -474,7 +461,7 @@ func TestHTTPCredentialStaysWithItsHost(t *testing.T) {
 	}
 }
 
-func TestHTTPTLS(t *testing.T) {
+func TestTLS(t *testing.T) {
 	hello := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
 	start := func(change func(*tls.Config)) *httptest.Server {
 		server := httptest.NewUnstartedServer(hello)
@@ -509,7 +496,7 @@ func TestHTTPTLS(t *testing.T) {
 		{"no TLS at all", strings.Replace(plain.URL, "http", "https", 1), ca, "does not speak TLS"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHTTP(t, c.url, HTTPOptions{CAFile: c.ca})
+			h := newSite(t, c.url, Options{CAFile: c.ca})
 			raw, _, err := h.Read(context.Background(), "SHA256SUMS", 10, "")
 			if c.why == "" {
 				if err != nil || string(raw) != "hello" {
@@ -517,7 +504,7 @@ func TestHTTPTLS(t *testing.T) {
 				}
 				return
 			}
-			wantCode(t, err, fault.TLS, false)
+			sourcetest.WantCode(t, err, fault.TLS, false)
 			if !strings.Contains(err.Error(), c.why) {
 				t.Errorf("%v, want %q", err, c.why)
 			}
@@ -525,19 +512,19 @@ func TestHTTPTLS(t *testing.T) {
 	}
 }
 
-func TestNewHTTPRefusesABrokenCAFile(t *testing.T) {
+func TestNewRefusesABrokenCAFile(t *testing.T) {
 	dir := t.TempDir()
 	garbage := filepath.Join(dir, "garbage")
 	if err := os.WriteFile(garbage, []byte("not PEM"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, file := range []string{garbage, filepath.Join(dir, "none"), dir, "/dev/zero"} {
-		_, err := NewHTTP(&url.URL{Scheme: "https", Host: "localhost"}, HTTPOptions{CAFile: file})
-		wantCode(t, err, fault.ConfigSource, false)
+		_, err := New("localhost", Options{CAFile: file})
+		sourcetest.WantCode(t, err, fault.ConfigSource, false)
 	}
 }
 
-func TestHTTPConnect(t *testing.T) {
+func TestConnect(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -551,15 +538,15 @@ func TestHTTPConnect(t *testing.T) {
 		{"refused", "http://" + closed, fault.Connect},
 		{"no such name", "http://no-such-host.invalid", fault.DNS},
 	} {
-		h := newHTTP(t, c.url, HTTPOptions{})
+		h := newSite(t, c.url, Options{})
 		_, _, err := h.Read(context.Background(), "SHA256SUMS", 10, "")
-		wantCode(t, err, c.code, true)
+		sourcetest.WantCode(t, err, c.code, true)
 	}
 }
 
-// TestHTTPStaysOutside has a source in the world lead this host inside. Which
+// TestStaysOutside has a source in the world lead this host inside. Which
 // addresses count as the world's is the test's: all servers are on loopback.
-func TestHTTPStaysOutside(t *testing.T) {
+func TestStaysOutside(t *testing.T) {
 	var visits atomic.Int32
 	secret := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		visits.Add(1)
@@ -591,7 +578,7 @@ func TestHTTPStaysOutside(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			visits.Store(0)
-			h := newHTTP(t, outside.URL+"/?to="+url.QueryEscape(c.to), HTTPOptions{isPrivate: c.private})
+			h := newSite(t, outside.URL+"/?to="+url.QueryEscape(c.to), Options{isPrivate: c.private})
 			_, _, err := h.Read(context.Background(), "SHA256SUMS", 10, "")
 			if got := visits.Load(); got != c.want {
 				t.Errorf("%d visits inside, want %d (%v)", got, c.want, err)

@@ -1,4 +1,7 @@
-package source
+// Package local is a source: a directory of this host, local or mounted. Its
+// promise: what it hands out was complete, and stayed as it was until the last
+// byte of it was read.
+package local
 
 import (
 	"context"
@@ -13,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source"
 )
 
 // Dir is a directory of this host, local or mounted. It hands out regular
@@ -23,13 +27,13 @@ type Dir struct {
 }
 
 var (
-	_ Source  = (*Dir)(nil)
-	_ Lister  = (*Dir)(nil)
-	_ Watcher = (*Dir)(nil)
+	_ source.Source  = (*Dir)(nil)
+	_ source.Lister  = (*Dir)(nil)
+	_ source.Watcher = (*Dir)(nil)
 )
 
-// NewDir reads the directory path. It need not exist yet.
-func NewDir(path string) *Dir {
+// New reads the directory path. It need not exist yet.
+func New(path string) *Dir {
 	return &Dir{path: path, seed: maphash.MakeSeed()}
 }
 
@@ -37,7 +41,7 @@ func NewDir(path string) *Dir {
 func (d *Dir) String() string { return d.path }
 
 // Read gives a small file whole.
-func (d *Dir) Read(ctx context.Context, name string, max int64, since Mark) ([]byte, Mark, error) {
+func (d *Dir) Read(ctx context.Context, name string, max int64, since source.Mark) ([]byte, source.Mark, error) {
 	f, st, err := d.open(name)
 	if err != nil {
 		return nil, "", err
@@ -45,17 +49,17 @@ func (d *Dir) Read(ctx context.Context, name string, max int64, since Mark) ([]b
 	defer f.Close()
 	mark := markOf(st)
 	if since != "" && since == mark {
-		return nil, mark, ErrUnchanged
+		return nil, mark, source.ErrUnchanged
 	}
 	if st.Size > max {
-		return nil, "", tooLarge(name, st.Size, max)
+		return nil, "", source.TooLarge(name, st.Size, max)
 	}
 	raw, err := io.ReadAll(io.LimitReader(f, max+1))
 	if err != nil {
 		return nil, "", d.fault(err)
 	}
 	if int64(len(raw)) > max {
-		return nil, "", tooLarge(name, -1, max)
+		return nil, "", source.TooLarge(name, -1, max)
 	}
 	if err := unchangedSince(f, mark); err != nil {
 		return nil, "", err
@@ -64,12 +68,12 @@ func (d *Dir) Read(ctx context.Context, name string, max int64, since Mark) ([]b
 }
 
 // Open starts to read a file.
-func (d *Dir) Open(ctx context.Context, name string, from Position) (*Stream, error) {
+func (d *Dir) Open(ctx context.Context, name string, from source.Position) (*source.Stream, error) {
 	f, st, err := d.open(name)
 	if err != nil {
 		return nil, err
 	}
-	s := &Stream{Size: st.Size, Mark: markOf(st)}
+	s := &source.Stream{Size: st.Size, Mark: markOf(st)}
 	if from.Offset < st.Size && (from.Mark == "" || from.Mark == s.Mark) {
 		s.Offset = from.Offset
 	}
@@ -85,11 +89,11 @@ func (d *Dir) Open(ctx context.Context, name string, from Position) (*Stream, er
 }
 
 // List names the regular files that nobody is writing.
-func (d *Dir) List(ctx context.Context, max int) ([]File, error) {
-	var files []File
+func (d *Dir) List(ctx context.Context, max int) ([]source.File, error) {
+	var files []source.File
 	err := d.each(max, func(name string, st *unix.Stat_t) {
 		if st.Mode&unix.S_IFMT == unix.S_IFREG && !d.beingWritten(name) {
-			files = append(files, File{Name: name, Size: st.Size})
+			files = append(files, source.File{Name: name, Size: st.Size})
 		}
 	})
 	return files, err
@@ -126,7 +130,7 @@ func (d *Dir) each(max int, do func(name string, st *unix.Stat_t)) error {
 // open opens name if it is a regular file, and never waits for it: a FIFO
 // without a writer would block, a device could do anything.
 func (d *Dir) open(name string) (*os.File, *unix.Stat_t, error) {
-	if err := checkName(name); err != nil {
+	if err := source.CheckName(name); err != nil {
 		return nil, nil, err
 	}
 	dir, err := os.Open(d.path)
@@ -193,12 +197,12 @@ func (d *Dir) beingWritten(name string) bool {
 
 // markOf tells states of a file apart. The change time cannot be set by a
 // program, so a file rewritten in place with its old times shows.
-func markOf(st *unix.Stat_t) Mark {
-	return Mark(fmt.Sprintf("%d:%d:%d:%d.%09d:%d.%09d", st.Dev, st.Ino, st.Size,
+func markOf(st *unix.Stat_t) source.Mark {
+	return source.Mark(fmt.Sprintf("%d:%d:%d:%d.%09d:%d.%09d", st.Dev, st.Ino, st.Size,
 		st.Mtim.Sec, st.Mtim.Nsec, st.Ctim.Sec, st.Ctim.Nsec))
 }
 
-func unchangedSince(f *os.File, mark Mark) error {
+func unchangedSince(f *os.File, mark source.Mark) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return fault.Passing(fault.SourceIO, err, "check the disk or mount that Path= is on")
@@ -211,14 +215,14 @@ func unchangedSince(f *os.File, mark Mark) error {
 	return nil
 }
 
-func contents(m Mark) Mark { return m[:strings.LastIndexByte(string(m), ':')] }
+func contents(m source.Mark) source.Mark { return m[:strings.LastIndexByte(string(m), ':')] }
 
 // dirBody ends with the length that the file had at the start, and then makes
 // sure that it is still the same file.
 type dirBody struct {
 	ctx  context.Context
 	file *os.File
-	mark Mark
+	mark source.Mark
 	left int64
 }
 
@@ -255,7 +259,7 @@ func (d *Dir) noFile(op, name string, err error) error {
 }
 
 func (d *Dir) fault(err error) error {
-	return asFault(err, func(err error) *fault.Error {
+	return fault.Bare(err, func(err error) *fault.Error {
 		switch {
 		case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENOTDIR):
 			return fault.Passing(fault.SourceMissing, err, "create it, or correct Path=")

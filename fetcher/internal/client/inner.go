@@ -1,4 +1,4 @@
-package source
+package client
 
 import (
 	"context"
@@ -19,9 +19,9 @@ import (
 // address is looked at when it is connected to, so a name that means one thing
 // when asked and another when used is of no use.
 type inner struct {
-	source    string // the host in Path=
+	home      string // the host in Path=
 	isPrivate func(netip.Addr) bool
-	private   atomic.Bool // the source itself was reached at a private address
+	private   atomic.Bool // the home itself was reached at a private address
 	proxies   sync.Map    // hosts that the environment names; root chose them
 }
 
@@ -49,7 +49,7 @@ func (n *inner) enter(host, resolved string) error {
 	if _, proxy := n.proxies.Load(host); proxy {
 		return nil
 	}
-	if host == n.source {
+	if host == n.home {
 		n.private.Store(n.isPrivate(addr))
 		return nil
 	}
@@ -60,7 +60,7 @@ func (n *inner) allow(host string, addr netip.Addr) error {
 	if n.private.Load() || !n.isPrivate(addr) {
 		return nil
 	}
-	return fault.New(fault.Redirect, fmt.Errorf("redirect to %s leads to %s, a private address, and %s has none", host, addr, n.source),
+	return fault.New(fault.Redirect, fmt.Errorf("redirect to %s leads to %s, a private address, and %s has none", host, addr, n.home),
 		"if that is meant, name the final place in Path=")
 }
 
@@ -68,7 +68,7 @@ func (n *inner) allow(host string, addr netip.Addr) error {
 // to in our place.
 func (n *inner) follow(to *url.URL) error {
 	addr, err := netip.ParseAddr(to.Hostname())
-	if err != nil || to.Hostname() == n.source {
+	if err != nil || to.Hostname() == n.home {
 		return nil
 	}
 	return n.allow(to.Hostname(), addr.Unmap())

@@ -1,4 +1,4 @@
-package source
+package client
 
 import (
 	"context"
@@ -19,19 +19,19 @@ import (
 
 // fault says why the server did not answer, or stopped. Text of net/http that
 // can hold a URL is never passed on.
-func (a *answer) fault(err error) error {
-	host := a.h.base.Host
+func (a *Answer) fault(err error) error {
+	host := a.host
 	network := "check the network between this host and " + host
 	switch cause := context.Cause(a.ctx); {
 	case cause == nil:
 	case errors.Is(cause, errStalled):
-		return fault.Passing(fault.Stalled, fmt.Errorf("no progress for %v", a.h.o.StallTimeout), network)
+		return fault.Passing(fault.Stalled, fmt.Errorf("no progress for %v", a.c.o.StallTimeout), network)
 	case errors.Is(cause, errTooLong):
 		return fault.Passing(fault.TooSlow, fmt.Errorf("%s %w", a.name, errTooLong), network)
 	default:
 		return fault.Context(a.ctx)
 	}
-	return asFault(err, func(err error) *fault.Error {
+	return fault.Bare(err, func(err error) *fault.Error {
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err
@@ -82,10 +82,11 @@ func summary(chain []*x509.Certificate) string {
 	return fmt.Sprintf(" (certificate of %q by %q, until %s)", c.Subject, c.Issuer, c.NotAfter.UTC().Format("2006-01-02"))
 }
 
-// status says what an answer means that brings no file.
-func (h *HTTP) status(name string, resp *http.Response) error {
+// Status says what an answer means that brings no file.
+func (a *Answer) Status() *fault.Error {
+	resp := a.Response
 	code := resp.StatusCode
-	err := fmt.Errorf("%s: %d %s", name, code, http.StatusText(code))
+	err := fmt.Errorf("%s: %d %s", a.name, code, http.StatusText(code))
 	var f *fault.Error
 	switch {
 	case code == http.StatusNotFound || code == http.StatusGone:

@@ -1,4 +1,6 @@
-package source
+// Package sourcetest is the contract of package source as tests: each source
+// passes Conform against the real server that it is for.
+package sourcetest
 
 import (
 	"bytes"
@@ -11,23 +13,24 @@ import (
 	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source"
 )
 
-// publisher is the other side of a source under test.
-type publisher interface {
-	// publish puts a file there, in place of one of that name.
-	publish(name string, content []byte)
-	// remove takes it away.
-	remove(name string)
+// Publisher is the other side of a source under test.
+type Publisher interface {
+	// Publish puts a file there, in place of one of that name.
+	Publish(name string, content []byte)
+	// Remove takes it away.
+	Remove(name string)
 }
 
-// conform is what every source must pass. open gives a new, empty one.
-func conform(t *testing.T, open func(t *testing.T) (Source, publisher)) {
+// Conform is what every source must pass. open gives a new, empty one.
+func Conform(t *testing.T, open func(t *testing.T) (source.Source, Publisher)) {
 	ctx := context.Background()
 
 	t.Run("read", func(t *testing.T) {
 		s, p := open(t)
-		p.publish("SHA256SUMS", []byte("one\n"))
+		p.Publish("SHA256SUMS", []byte("one\n"))
 		raw, mark, err := s.Read(ctx, "SHA256SUMS", 4, "")
 		if err != nil || string(raw) != "one\n" {
 			t.Fatalf("read %q, %v; a file of exactly the limit is to be had", raw, err)
@@ -35,14 +38,14 @@ func conform(t *testing.T, open func(t *testing.T) (Source, publisher)) {
 		if mark == "" {
 			t.Fatal("no mark: every later read would transfer the file")
 		}
-		if raw, again, err := s.Read(ctx, "SHA256SUMS", 4, mark); !errors.Is(err, ErrUnchanged) || raw != nil || again != mark {
-			t.Fatalf("second read: %q, %q, %v; want ErrUnchanged and the same mark", raw, again, err)
+		if raw, again, err := s.Read(ctx, "SHA256SUMS", 4, mark); !errors.Is(err, source.ErrUnchanged) || raw != nil || again != mark {
+			t.Fatalf("second read: %q, %q, %v; want source.ErrUnchanged and the same mark", raw, again, err)
 		}
-		p.publish("SHA256SUMS", []byte("two\n"))
+		p.Publish("SHA256SUMS", []byte("two\n"))
 		if raw, _, err := s.Read(ctx, "SHA256SUMS", 4, mark); err != nil || string(raw) != "two\n" {
 			t.Fatalf("read after a change: %q, %v", raw, err)
 		}
-		p.publish("empty", nil)
+		p.Publish("empty", nil)
 		if raw, _, err := s.Read(ctx, "empty", 4, ""); err != nil || len(raw) != 0 {
 			t.Fatalf("read an empty file: %q, %v", raw, err)
 		}
@@ -50,57 +53,57 @@ func conform(t *testing.T, open func(t *testing.T) (Source, publisher)) {
 
 	t.Run("read limits", func(t *testing.T) {
 		s, p := open(t)
-		p.publish("SHA256SUMS", []byte("12345"))
+		p.Publish("SHA256SUMS", []byte("12345"))
 		_, _, err := s.Read(ctx, "SHA256SUMS", 4, "")
-		wantCode(t, err, fault.MetaTooLarge, false)
+		WantCode(t, err, fault.MetaTooLarge, false)
 	})
 
 	t.Run("missing", func(t *testing.T) {
 		s, p := open(t)
 		_, _, err := s.Read(ctx, "SHA256SUMS", 4, "")
-		wantCode(t, err, fault.NotFound, true)
-		_, err = s.Open(ctx, "app", Position{})
-		wantCode(t, err, fault.NotFound, true)
-		p.publish("app", []byte("x"))
-		p.remove("app")
-		_, err = s.Open(ctx, "app", Position{})
-		wantCode(t, err, fault.NotFound, true)
+		WantCode(t, err, fault.NotFound, true)
+		_, err = s.Open(ctx, "app", source.Position{})
+		WantCode(t, err, fault.NotFound, true)
+		p.Publish("app", []byte("x"))
+		p.Remove("app")
+		_, err = s.Open(ctx, "app", source.Position{})
+		WantCode(t, err, fault.NotFound, true)
 	})
 
 	t.Run("open", func(t *testing.T) {
 		s, p := open(t)
 		content := bytes.Repeat([]byte("0123456789"), 100_000)
-		p.publish("app", content)
-		stream := mustOpen(t, s, "app", Position{})
+		p.Publish("app", content)
+		stream := MustOpen(t, s, "app", source.Position{})
 		if stream.Offset != 0 || stream.Size != int64(len(content)) || stream.Mark == "" {
 			t.Fatalf("offset %d, size %d, mark %q", stream.Offset, stream.Size, stream.Mark)
 		}
-		if got := mustReadAll(t, stream); !bytes.Equal(got, content) {
+		if got := MustReadAll(t, stream); !bytes.Equal(got, content) {
 			t.Fatalf("got %d bytes, want those %d", len(got), len(content))
 		}
 		for _, c := range []struct {
 			name string
-			from Position
+			from source.Position
 			want int64
 		}{
-			{"middle, same mark", Position{500_000, stream.Mark}, 500_000},
-			{"middle, no mark", Position{500_000, ""}, 500_000},
-			{"last byte", Position{999_999, stream.Mark}, 999_999},
-			{"another mark", Position{500_000, `"no-such-tag"`}, 0},
-			{"the end", Position{1_000_000, stream.Mark}, 0},
-			{"behind the end", Position{2_000_000, stream.Mark}, 0},
+			{"middle, same mark", source.Position{Offset: 500_000, Mark: stream.Mark}, 500_000},
+			{"middle, no mark", source.Position{Offset: 500_000, Mark: ""}, 500_000},
+			{"last byte", source.Position{Offset: 999_999, Mark: stream.Mark}, 999_999},
+			{"another mark", source.Position{Offset: 500_000, Mark: `"no-such-tag"`}, 0},
+			{"the end", source.Position{Offset: 1_000_000, Mark: stream.Mark}, 0},
+			{"behind the end", source.Position{Offset: 2_000_000, Mark: stream.Mark}, 0},
 		} {
-			again := mustOpen(t, s, "app", c.from)
+			again := MustOpen(t, s, "app", c.from)
 			if again.Offset != c.want || again.Size != int64(len(content)) || again.Mark != stream.Mark {
 				t.Errorf("%s: offset %d, size %d, mark %q; want offset %d", c.name, again.Offset, again.Size, again.Mark, c.want)
 			}
-			if got := mustReadAll(t, again); !bytes.Equal(got, content[again.Offset:]) {
+			if got := MustReadAll(t, again); !bytes.Equal(got, content[again.Offset:]) {
 				t.Errorf("%s: got %d bytes, want the last %d", c.name, len(got), len(content)-int(again.Offset))
 			}
 		}
-		p.publish("app", []byte("a new file, shorter"))
-		again := mustOpen(t, s, "app", Position{5, stream.Mark})
-		if got := mustReadAll(t, again); again.Offset != 0 || string(got) != "a new file, shorter" {
+		p.Publish("app", []byte("a new file, shorter"))
+		again := MustOpen(t, s, "app", source.Position{Offset: 5, Mark: stream.Mark})
+		if got := MustReadAll(t, again); again.Offset != 0 || string(got) != "a new file, shorter" {
 			t.Errorf("after a change: offset %d, %q; want the new file from its start", again.Offset, got)
 		}
 	})
@@ -108,13 +111,13 @@ func conform(t *testing.T, open func(t *testing.T) (Source, publisher)) {
 	t.Run("names", func(t *testing.T) {
 		s, p := open(t)
 		for _, name := range []string{"a b", "100%25", "a#b?c=d", "ünï", "a+b~c^d", "-rf", "a&b;c"} {
-			p.publish(name, []byte(name))
-			if got := mustReadAll(t, mustOpen(t, s, name, Position{})); string(got) != name {
+			p.Publish(name, []byte(name))
+			if got := MustReadAll(t, MustOpen(t, s, name, source.Position{})); string(got) != name {
 				t.Errorf("file %q holds %q", name, got)
 			}
 		}
 		for _, name := range []string{"../outside", "..", ".", "", "sub/inside", "/etc/passwd"} {
-			if stream, err := s.Open(ctx, name, Position{}); err == nil {
+			if stream, err := s.Open(ctx, name, source.Position{}); err == nil {
 				got, _ := io.ReadAll(stream.Body)
 				stream.Body.Close()
 				t.Errorf("opened %q: %q", name, got)
@@ -124,9 +127,9 @@ func conform(t *testing.T, open func(t *testing.T) (Source, publisher)) {
 
 	t.Run("canceled", func(t *testing.T) {
 		s, p := open(t)
-		p.publish("app", make([]byte, 8<<20))
+		p.Publish("app", make([]byte, 8<<20))
 		ended, cancel := context.WithCancel(ctx)
-		stream, err := s.Open(ended, "app", Position{})
+		stream, err := s.Open(ended, "app", source.Position{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -136,7 +139,7 @@ func conform(t *testing.T, open func(t *testing.T) (Source, publisher)) {
 		}
 		cancel()
 		_, err = io.Copy(io.Discard, stream.Body)
-		wantCode(t, err, fault.Canceled, true)
+		WantCode(t, err, fault.Canceled, true)
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%v is not context.Canceled", err)
 		}
@@ -144,31 +147,32 @@ func conform(t *testing.T, open func(t *testing.T) (Source, publisher)) {
 
 	t.Run("leaves nothing", func(t *testing.T) {
 		s, p := open(t)
-		p.publish("app", make([]byte, 1<<20))
-		before := openFiles(t)
+		p.Publish("app", make([]byte, 1<<20))
+		before := OpenFiles(t)
 		for range 5 {
-			stream := mustOpen(t, s, "app", Position{})
+			stream := MustOpen(t, s, "app", source.Position{})
 			io.ReadFull(stream.Body, make([]byte, 10))
 			stream.Body.Close() // in the middle
-			mustReadAll(t, mustOpen(t, s, "app", Position{}))
+			MustReadAll(t, MustOpen(t, s, "app", source.Position{}))
 			s.Read(ctx, "app", 2<<20, "")
 			s.Read(ctx, "none", 10, "")
 		}
-		settled(t, before)
+		Settled(t, before)
 	})
 
 	t.Run("text", func(t *testing.T) {
 		s, _ := open(t)
-		if text := s.String(); text == "" || strings.ContainsAny(text, "\n@") || strings.Contains(text, canary) {
+		if text := s.String(); text == "" || strings.ContainsAny(text, "\n@") || strings.Contains(text, Canary) {
 			t.Errorf("source prints as %q", text)
 		}
 	})
 }
 
-// canary stands wherever a secret may stand in what a test gives to a source.
-const canary = "s3cr3t-canary"
+// Canary stands wherever a secret may stand in what a test gives to a source.
+const Canary = "s3cr3t-canary"
 
-func mustOpen(t *testing.T, s Source, name string, from Position) *Stream {
+// MustOpen opens name, or ends the test.
+func MustOpen(t *testing.T, s source.Source, name string, from source.Position) *source.Stream {
 	t.Helper()
 	stream, err := s.Open(context.Background(), name, from)
 	if err != nil {
@@ -177,7 +181,8 @@ func mustOpen(t *testing.T, s Source, name string, from Position) *Stream {
 	return stream
 }
 
-func mustReadAll(t *testing.T, stream *Stream) []byte {
+// MustReadAll reads stream to its end and closes it, or ends the test.
+func MustReadAll(t *testing.T, stream *source.Stream) []byte {
 	t.Helper()
 	defer stream.Body.Close()
 	got, err := io.ReadAll(stream.Body)
@@ -187,7 +192,9 @@ func mustReadAll(t *testing.T, stream *Stream) []byte {
 	return got
 }
 
-func wantCode(t *testing.T, err error, code fault.Code, temporary bool) {
+// WantCode ends the test unless err is a bare *fault.Error with code, of a text
+// that can be logged.
+func WantCode(t *testing.T, err error, code fault.Code, temporary bool) {
 	t.Helper()
 	f, ok := err.(*fault.Error) //nolint:errorlint // bare is what sources promise
 	if !ok {
@@ -196,13 +203,13 @@ func wantCode(t *testing.T, err error, code fault.Code, temporary bool) {
 	if f.Code != code || f.Temporary != temporary {
 		t.Fatalf("got %v (temporary %v), want %s (temporary %v)", err, f.Temporary, code, temporary)
 	}
-	if strings.Contains(err.Error(), canary) || strings.Contains(err.Error(), "\n") {
+	if strings.Contains(err.Error(), Canary) || strings.Contains(err.Error(), "\n") {
 		t.Fatalf("error is not fit for a log: %q", err)
 	}
 }
 
-// openFiles counts the descriptors of this process.
-func openFiles(t *testing.T) int {
+// OpenFiles counts the descriptors of this process.
+func OpenFiles(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -211,15 +218,15 @@ func openFiles(t *testing.T) int {
 	return len(entries)
 }
 
-// settled waits until there are no more descriptors than before: the other end
+// Settled waits until there are no more descriptors than before: the other end
 // of a closed connection takes a moment.
-func settled(t *testing.T, before int) {
+func Settled(t *testing.T, before int) {
 	t.Helper()
 	for range 100 {
-		if openFiles(t) <= before {
+		if OpenFiles(t) <= before {
 			return
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	t.Errorf("%d descriptors are open, %d were before", openFiles(t), before)
+	t.Errorf("%d descriptors are open, %d were before", OpenFiles(t), before)
 }

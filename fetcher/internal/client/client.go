@@ -1,0 +1,149 @@
+// Package client speaks HTTP with servers that may be slow, wrong or hostile.
+// Its promise: no wait and no answer is without a limit, a secret reaches only
+// the host that it was meant for, and every error is a *fault.Error that can be
+// shown to anybody.
+//
+// Every source that is reached over HTTP is made of its requests. What a
+// source adds is where a file lies, and who may read it.
+package client
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/upgraderd/upgraderd/fetcher/fault"
+)
+
+const (
+	connectTimeout = 10 * time.Second
+	// readTimeout bounds a small file as a whole; an artifact has none, as
+	// long as it makes progress.
+	readTimeout  = 2 * time.Minute
+	headerMax    = 64 << 10
+	redirectsMax = 5
+	// caFileMax is four times the bundle of all authorities Debian trusts.
+	caFileMax = 1 << 20
+)
+
+// Options say how to speak to a server. The zero value of a field means the
+// default named beside it.
+type Options struct {
+	// CAFile holds PEM certificates trusted beside the system's.
+	CAFile string
+	// StallTimeout ends a transfer without progress. Default 30 s.
+	StallTimeout time.Duration
+	// RateMin is the least number of bytes a second, over each RateWindow
+	// of waiting. Default 1 KiB/s over 60 s.
+	RateMin    int64
+	RateWindow time.Duration
+	// Dial replaces the connection to the server. Default TCP, and to a private
+	// address by redirect only where the home has one; see inner.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	isPrivate func(netip.Addr) bool // by a test; default isPrivate
+}
+
+// Client speaks to one server, its home, and to where that redirects. Its
+// methods may be called from several goroutines.
+type Client struct {
+	o    Options
+	home string
+	http *http.Client
+}
+
+// New makes a client of the server host, a name or address without port. Nothing
+// is asked of it yet.
+func New(host string, o Options) (*Client, error) {
+	if o.StallTimeout <= 0 {
+		o.StallTimeout = 30 * time.Second
+	}
+	if o.RateMin <= 0 {
+		o.RateMin = 1 << 10
+	}
+	if o.RateWindow <= 0 {
+		o.RateWindow = time.Minute
+	}
+	if o.isPrivate == nil {
+		o.isPrivate = isPrivate
+	}
+	bounds := &inner{home: host, isPrivate: o.isPrivate}
+	if o.Dial == nil {
+		o.Dial = bounds.dialer()
+	}
+	roots, err := loadRoots(o.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	// One transfer at a time needs no multiplexing, and HTTP/1.1 has less to
+	// attack: no GOAWAY, no header flood in frames.
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &Client{o: o, home: host, http: &http.Client{
+		CheckRedirect: bounds.checkRedirect,
+		Transport: &http.Transport{
+			Protocols:              protocols,
+			Proxy:                  bounds.proxy,
+			OnProxyConnectResponse: proxyAnswered,
+			DialContext:            o.Dial,
+			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(4)},
+			TLSHandshakeTimeout:    connectTimeout,
+			MaxResponseHeaderBytes: headerMax,
+			DisableCompression:     true,
+			// Minutes lie between two looks, so a connection is not kept: no
+			// descriptor waits for the next one, and nothing that a server
+			// sends unasked is read. Session tickets make the next short.
+			DisableKeepAlives: true,
+		},
+	}}, nil
+}
+
+// Close frees connections that were made but, since their request was given up,
+// not used.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Request is one file of a server.
+type Request struct {
+	// Method defaults to GET.
+	Method string
+	// URL is where it lies, without user.
+	URL *url.URL
+	// Name is the file's name for messages.
+	Name string
+	// Header goes along. Of it a redirect to another host takes only what is
+	// in carried: all else may be a credential.
+	Header http.Header
+}
+
+// loadRoots gives nil, the system's authorities, where no file is named.
+func loadRoots(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	const hint = "CAFile= takes the absolute name of a file of PEM certificates"
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fault.New(fault.ConfigSource, err, hint)
+	}
+	defer f.Close()
+	pem, err := io.ReadAll(io.LimitReader(f, caFileMax+1))
+	if err != nil {
+		return nil, fault.New(fault.ConfigSource, err, hint)
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if len(pem) > caFileMax || !roots.AppendCertsFromPEM(pem) {
+		return nil, fault.New(fault.ConfigSource, fmt.Errorf("%s holds no PEM certificate", file), hint)
+	}
+	return roots, nil
+}

@@ -1,0 +1,74 @@
+package fetcher
+
+import (
+	"errors"
+	"net/url"
+	"path/filepath"
+
+	"github.com/upgraderd/upgraderd/fetcher/fault"
+	"github.com/upgraderd/upgraderd/fetcher/internal/client"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source/local"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source/web"
+)
+
+// kinds are the sources that Path= can name, by the scheme of its URL. What is
+// not a URL is a directory.
+var kinds = map[string]func(u *url.URL, o Options) (source.Source, error){
+	"http":  openWeb,
+	"https": openWeb,
+}
+
+// openSource gives what Path= names.
+func openSource(o Options) (source.Source, error) {
+	if filepath.IsAbs(o.Path) {
+		return local.New(filepath.Clean(o.Path)), nil
+	}
+	u, err := url.Parse(o.Path)
+	if err == nil && u.Fragment == "" {
+		if open := kinds[u.Scheme]; open != nil {
+			return open(u, o)
+		}
+	}
+	return nil, notAPath()
+}
+
+// notAPath does not repeat the text, which may hold a password.
+func notAPath() error {
+	return fault.New(fault.ConfigSource, errors.New("the path is neither an absolute directory nor an http(s) URL"),
+		"Path= takes an absolute directory, or an http:// or https:// URL of one")
+}
+
+func openWeb(u *url.URL, o Options) (source.Source, error) {
+	if u.Hostname() == "" {
+		return nil, notAPath()
+	}
+	return web.New(u, clientOptions(o))
+}
+
+func clientOptions(o Options) client.Options {
+	return client.Options{CAFile: o.CAFile, StallTimeout: o.StallTimeout}
+}
+
+// openPart opens a directory below Path=.
+func openPart(o Options, elem ...string) (source.Source, error) {
+	if filepath.IsAbs(o.Path) {
+		o.Path = filepath.Join(append([]string{o.Path}, elem...)...)
+		return openSource(o)
+	}
+	u, err := url.Parse(o.Path)
+	if err != nil {
+		return openSource(o) // which says so
+	}
+	for i, e := range elem {
+		elem[i] = url.PathEscape(e)
+	}
+	o.Path = u.JoinPath(elem...).String()
+	return openSource(o)
+}
+
+func closeSource(s source.Source) {
+	if c, ok := s.(source.Closer); ok {
+		c.Close()
+	}
+}
