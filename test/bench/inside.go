@@ -79,6 +79,10 @@ type swapOrder struct {
 	// Every is the time from one trigger to the next; a handover that takes
 	// longer moves the next one.
 	Every time.Duration
+	// Glance is the time between two looks at which release answers. Default
+	// 0.1 ms, which tells a first answer exactly and makes the service busier
+	// in a swap than it is without.
+	Glance time.Duration
 }
 
 // swap is one handover.
@@ -97,7 +101,7 @@ func swaps(ctx context.Context, o swapOrder) ([]swap, error) {
 	var all []swap
 	for range o.Count {
 		time.Sleep(time.Until(s.last.Add(o.Every)))
-		done, err := s.swap(ctx, o.Via)
+		done, err := s.swap(ctx, o)
 		if err != nil {
 			return nil, fmt.Errorf("handover %d: %w", len(all)+1, err)
 		}
@@ -146,7 +150,7 @@ func (s *swapper) close() { _ = s.bus.Close() }
 
 // swap points current at the other release, asks for a handover, and returns
 // when the new one has answered and, for a job, when that is done too.
-func (s *swapper) swap(ctx context.Context, via trigger) (swap, error) {
+func (s *swapper) swap(ctx context.Context, o swapOrder) (swap, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	next := 1 - s.now
@@ -161,7 +165,7 @@ func (s *swapper) swap(ctx context.Context, via trigger) (swap, error) {
 	var w swap
 	w.Began = time.Now()
 	s.last = w.Began
-	switch via {
+	switch o.Via {
 	case hangup:
 		done <- result{err: syscall.Kill(s.pid, syscall.SIGHUP)}
 	case reload:
@@ -184,7 +188,7 @@ func (s *swapper) swap(ctx context.Context, via trigger) (swap, error) {
 		if err := ctx.Err(); err != nil {
 			return w, fmt.Errorf("wait for %s: %w", s.releases[next].Version, err)
 		}
-		pause()
+		pause(cmp.Or(o.Glance, glance))
 	}
 	w.Answered = time.Now()
 	s.now = next
@@ -195,11 +199,13 @@ func (s *swapper) swap(ctx context.Context, via trigger) (swap, error) {
 
 var service = netip.MustParseAddrPort(address)
 
-// pause leaves the CPUs of a small machine to those who are measured, for a
-// tenth of a millisecond. time.Sleep would take a whole one: epoll counts in
-// milliseconds.
-func pause() {
-	_ = unix.Nanosleep(&unix.Timespec{Nsec: int64(100 * time.Microsecond)}, nil)
+const glance = 100 * time.Microsecond
+
+// pause leaves the CPUs of a small machine to those who are measured.
+// time.Sleep would take a whole millisecond: epoll counts in them.
+func pause(d time.Duration) {
+	ts := unix.NsecToTimespec(int64(d))
+	_ = unix.Nanosleep(&ts, nil)
 }
 
 // ask opens a connection, sends one request, and tells which version answered.

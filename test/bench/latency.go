@@ -24,6 +24,10 @@ const (
 	// old release has drained by then.
 	latencyAfter = 250 * time.Millisecond
 	mostAdded    = 1.1
+	// latencyGlance keeps who measures from being what is measured: looks every
+	// tenth of a millisecond, in the swap's window alone, were as many requests
+	// again as all clients make.
+	latencyGlance = 50 * time.Millisecond
 )
 
 func measureLatency(ctx context.Context, b *bench) error {
@@ -46,7 +50,7 @@ func latency(ctx context.Context, b *bench, fault string, count int, start time.
 		return err
 	}
 	window := start + latencyAfter
-	order := swapOrder{Releases: s.releases, Count: count, Via: hangup, Every: 2*window + 2*latencyAfter}
+	order := swapOrder{Releases: s.releases, Count: count, Via: hangup, Every: 2*window + 2*latencyAfter, Glance: latencyGlance}
 	var swapped, started []swap
 	err = s.order(ctx, "swaps", order, &swapped)
 	if err == nil && start == 0 {

@@ -79,7 +79,7 @@ func rounds(ctx context.Context, o roundsOrder) (roundsReport, error) {
 			}
 			r.Bare = append(r.Bare, took)
 			time.Sleep(o.Rest)
-			w, err := s.swap(ctx, via)
+			w, err := s.swap(ctx, swapOrder{Via: via})
 			if err != nil {
 				return r, fmt.Errorf("%s: %w", via, err)
 			}
@@ -123,7 +123,7 @@ func bareStart(ctx context.Context, program string) (time.Duration, error) {
 		if !errors.Is(err, unix.ECONNREFUSED) || time.Since(began) > 10*time.Second {
 			return 0, err
 		}
-		pause()
+		pause(glance)
 	}
 }
 
