@@ -47,7 +47,11 @@ func openWeb(u *url.URL, o Options) (source.Source, error) {
 }
 
 func clientOptions(o Options) client.Options {
-	return client.Options{CAFile: o.CAFile, StallTimeout: o.StallTimeout}
+	return client.Options{
+		CAFile:       o.CAFile,
+		StallTimeout: o.StallTimeout,
+		Access:       access(o),
+	}
 }
 
 // openPart opens a directory below Path=.

@@ -55,6 +55,13 @@ type Options struct {
 	StateDir string
 	// CAFile holds PEM certificates trusted for https beside the system's.
 	CAFile string
+	// TokenFile is the absolute name of a file with the token that lets this
+	// host in: one line. It is read for each request. Default: none.
+	TokenFile string
+	// LoginFile is the absolute name of a file with user:password in one line,
+	// read as TokenFile. Of both and a user in Path, one may be given.
+	// Default: none.
+	LoginFile string
 	// PollInterval is the time between two looks at a source that cannot
 	// say that it changed. Default 15 minutes.
 	PollInterval time.Duration

@@ -17,6 +17,7 @@ import (
 func (r *reading) cross() {
 	r.crossOwn()
 	r.crossTrust()
+	r.crossAccess()
 	r.crossProbes()
 	r.crossFetcher()
 }
@@ -148,9 +149,9 @@ func (r *reading) crossKeys() {
 }
 
 // crossFetcher asks the fetcher whether it would follow the source, so that
-// what is found whole here is not refused there. It gets the name by which this
-// system knows the CA file, since the file it would open belongs to the tree, and
-// no keys and no root, which have been judged.
+// what is found whole here is not refused there. It gets the names by which
+// this system knows the files it would open, since they belong to the tree, and no
+// keys and no root, which have been judged.
 func (r *reading) crossFetcher() {
 	if !r.ok() || r.peek {
 		return // the first slip has been told; the fetcher could only repeat it
@@ -163,9 +164,12 @@ func (r *reading) crossFetcher() {
 		}
 	}
 	src.Verify, src.Keys, src.RevokedKeys, src.Threshold, src.Root = fetcher.VerifyNo, nil, nil, 0, ""
-	if src.CAFile != "" {
-		if to, err := r.tree.follow(src.CAFile); err == nil {
-			src.CAFile = r.tree.real(to)
+	for _, file := range []*string{&src.CAFile, &src.TokenFile, &src.LoginFile} {
+		if *file == "" {
+			continue
+		}
+		if to, err := r.tree.follow(*file); err == nil {
+			*file = r.tree.real(to)
 		}
 	}
 	f, err := fetcher.New(src, nil)

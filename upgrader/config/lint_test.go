@@ -15,7 +15,8 @@ import (
 var update = flag.Bool("update", false, "write golden files and docs/upgrade-keys.md anew")
 
 // plant makes a root directory of the files of an archive. A name such as
-// "a -> b" is a symbolic link.
+// "a -> b" is a symbolic link. What lies in a credstore, where systemd.exec(5) puts
+// secrets, only its owner can read.
 func plant(t testing.TB, files []txtar.File) string {
 	t.Helper()
 	root := t.TempDir()
@@ -29,7 +30,11 @@ func plant(t testing.TB, files []txtar.File) string {
 		if link {
 			err = os.Symlink(to, name)
 		} else {
-			err = os.WriteFile(name, f.Data, 0o644)
+			mode := os.FileMode(0o644)
+			if strings.Contains(name, "/credstore/") {
+				mode = 0o600
+			}
+			err = os.WriteFile(name, f.Data, mode)
 		}
 		if err != nil {
 			t.Fatal(err)

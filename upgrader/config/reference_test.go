@@ -38,7 +38,9 @@ func TestDocumentedFilesLoad(t *testing.T) {
 		// The keys of the examples are files that a reader would have.
 		text = strings.ReplaceAll(text, "/etc/upgraderd/app.pub", keyA)
 		text = strings.ReplaceAll(text, "/etc/upgraderd/revoked.pub", keyC)
-		text = strings.Replace(text, "CAFile=", "X-CAFile=", 1)
+		for _, file := range []string{"CAFile=", "TokenFile=", "LoginFile="} {
+			text = strings.Replace(text, file, "X-"+file, 1)
+		}
 		text = strings.Replace(text, "#Root=", "#X-Root=", 1)
 		if name == "all" {
 			text = strings.Replace(text, "\nRoot=", "\nX-Root=", 1) // beside keys it has no place

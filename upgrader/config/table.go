@@ -3,6 +3,7 @@ package config
 import (
 	"time"
 
+	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/fetcher/signature"
 	"github.com/upgraderd/upgraderd/upgrader"
 )
@@ -141,6 +142,18 @@ func Keys() []Key {
 			Section: "Source", Name: "CAFile", Value: "FILE", Example: "/etc/upgraderd/ca.pem",
 			Help: "PEM certificates that are trusted for `https://`, beside the system's.",
 			set:  setCAFile,
+		},
+		{
+			Section: "Source", Name: "TokenFile", Value: "FILE", Example: "%d/app.token",
+			Help: "A file of one line, the token that lets this host in, sent as `Authorization: Bearer`. `%d` is where `LoadCredential=` and " +
+				"`LoadCredentialEncrypted=` of the daemon's unit put it; another file must be readable for the user `upgraderd` and should be for nobody else. It is " +
+				"read for each request, so a new token counts at once, and goes to the host in `Path=` only.",
+			set: secret(func(t *target) *string { return &t.Source.TokenFile }, fetcher.CheckToken),
+		},
+		{
+			Section: "Source", Name: "LoginFile", Value: "FILE", Example: "%d/app.login",
+			Help: "A file of one line, `user:password`, that is read and kept like that in `TokenFile=`. There can be one of the two.",
+			set:  secret(func(t *target) *string { return &t.Source.LoginFile }, fetcher.CheckLogin),
 		},
 		{
 			Section: "Source", Name: "PollIntervalSec", Value: "TIME", Default: "15min", Example: "1h",

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -47,6 +46,12 @@ func (c *Client) Do(ctx context.Context, r Request) (*Answer, error) {
 	if r.Header != nil {
 		req.Header = r.Header.Clone()
 	}
+	if r.URL.Hostname() == c.home {
+		if err := c.o.Access.Authorize(req.Header); err != nil {
+			a.Close()
+			return nil, err
+		}
+	}
 	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", "upgraderd")
 	a.Response, err = c.http.Do(req) //nolint:bodyclose // Close closes it
@@ -58,11 +63,6 @@ func (c *Client) Do(ctx context.Context, r Request) (*Answer, error) {
 	}
 	a.want = a.Response.ContentLength
 	return a, nil
-}
-
-// Basic is the value of an Authorization header (RFC 7617).
-func Basic(user, password string) string {
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
 // end tells how many bytes are left to come.

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
+	"github.com/upgraderd/upgraderd/fetcher/internal/credential"
 )
 
 const (
@@ -45,6 +46,8 @@ type Options struct {
 	// of waiting. Default 1 KiB/s over 60 s.
 	RateMin    int64
 	RateWindow time.Duration
+	// Access is shown to the home, and to nobody else.
+	Access credential.Access
 	// Dial replaces the connection to the server. Default TCP, and to a private
 	// address by redirect only where the home has one; see inner.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -81,6 +84,9 @@ func New(host string, o Options) (*Client, error) {
 	}
 	roots, err := loadRoots(o.CAFile)
 	if err != nil {
+		return nil, err
+	}
+	if err := o.Access.Check(); err != nil {
 		return nil, err
 	}
 	// One transfer at a time needs no multiplexing, and HTTP/1.1 has less to

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
+	"github.com/upgraderd/upgraderd/fetcher/internal/credential"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/sourcetest"
 )
@@ -38,7 +39,7 @@ func (s site) request(name string) Request {
 	r := Request{URL: s.base.JoinPath(name), Name: name, Header: http.Header{}}
 	if u := s.base.User; u != nil {
 		password, _ := u.Password()
-		r.Header.Set("Authorization", Basic(u.Username(), password))
+		r.Header.Set("Authorization", credential.Basic(u.Username(), credential.Secret(password)))
 	}
 	plain := *r.URL
 	plain.User = nil

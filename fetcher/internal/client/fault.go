@@ -92,7 +92,7 @@ func (a *Answer) Status() *fault.Error {
 	case code == http.StatusNotFound || code == http.StatusGone:
 		f = fault.Passing(fault.NotFound, err, "check Path=, and that the file is published")
 	case code == http.StatusUnauthorized || code == http.StatusForbidden || code == http.StatusUnavailableForLegalReasons:
-		f = fault.New(fault.Denied, err, "check the access rights at the source")
+		f = fault.New(fault.Denied, err, a.c.deniedHint())
 	case code == http.StatusProxyAuthRequired:
 		f = fault.New(fault.Proxy, err, "check the user and password in HTTP_PROXY or HTTPS_PROXY of the daemon")
 	case code == http.StatusTooManyRequests:
@@ -106,6 +106,16 @@ func (a *Answer) Status() *fault.Error {
 	}
 	f.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), serversNow(resp))
 	return f
+}
+
+func (c *Client) deniedHint() string {
+	switch a := c.o.Access; {
+	case a.TokenFile != "":
+		return "check the access rights at the source, and whether the token in TokenFile= still counts; the file is read anew for each request"
+	case a.LoginFile != "":
+		return "check the access rights at the source, and the user and password in LoginFile=; the file is read anew for each request"
+	}
+	return "check the access rights at the source; TokenFile= or LoginFile= says who asks"
 }
 
 // retryAfterMax keeps a server from silencing us for good.

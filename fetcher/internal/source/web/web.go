@@ -5,10 +5,13 @@ package web
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 
+	"github.com/upgraderd/upgraderd/fetcher/fault"
 	"github.com/upgraderd/upgraderd/fetcher/internal/client"
+	"github.com/upgraderd/upgraderd/fetcher/internal/credential"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source"
 )
 
@@ -26,6 +29,9 @@ var (
 
 // New follows the directory at base. Nothing is asked of the server yet.
 func New(base *url.URL, o client.Options) (*Dir, error) {
+	if base.User != nil && o.Access.Given() {
+		return nil, fault.New(fault.ConfigSource, errors.New("the URL holds a user, and TokenFile= or LoginFile= another"), "leave one of them out")
+	}
 	c, err := client.New(base.Hostname(), o)
 	if err != nil {
 		return nil, err
@@ -66,7 +72,7 @@ func (d *Dir) file(name string) (client.Request, error) {
 	r := client.Request{URL: d.base.JoinPath(url.PathEscape(name)), Name: name, Header: http.Header{}}
 	if d.user != nil {
 		password, _ := d.user.Password()
-		r.Header.Set("Authorization", client.Basic(d.user.Username(), password))
+		r.Header.Set("Authorization", credential.Basic(d.user.Username(), credential.Secret(password)))
 	}
 	return r, nil
 }

@@ -1,0 +1,24 @@
+package fetcher
+
+import "github.com/upgraderd/upgraderd/fetcher/internal/credential"
+
+// SecretMax bounds what TokenFile and LoginFile hold, in bytes.
+const SecretMax = credential.Max
+
+// CheckToken tells whether raw can be what TokenFile holds. No error of it or of
+// CheckLogin quotes any of raw.
+func CheckToken(raw []byte) error {
+	_, err := credential.ParseToken(raw)
+	return err
+}
+
+// CheckLogin tells whether raw can be what LoginFile holds.
+func CheckLogin(raw []byte) error {
+	_, _, err := credential.ParseLogin(raw)
+	return err
+}
+
+// access is what the options have to show to a server.
+func access(o Options) credential.Access {
+	return credential.Access{TokenFile: o.TokenFile, LoginFile: o.LoginFile}
+}
