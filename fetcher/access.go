@@ -1,6 +1,10 @@
 package fetcher
 
-import "github.com/upgraderd/upgraderd/fetcher/internal/credential"
+import (
+	"time"
+
+	"github.com/upgraderd/upgraderd/fetcher/internal/credential"
+)
 
 // SecretMax bounds what TokenFile and LoginFile hold, in bytes.
 const SecretMax = credential.Max
@@ -16,6 +20,20 @@ func CheckToken(raw []byte) error {
 func CheckLogin(raw []byte) error {
 	_, _, err := credential.ParseLogin(raw)
 	return err
+}
+
+// CertificateMax bounds what CertificateFile and PrivateKeyFile hold, in bytes.
+const CertificateMax = credential.CertificateMax
+
+// CheckCertificate tells whether chain and key can be what CertificateFile and
+// PrivateKeyFile hold, and from when until when they are of use. Its error quotes
+// neither.
+func CheckCertificate(chain, key []byte) (from, until time.Time, err error) {
+	pair, err := credential.ParsePair(chain, key)
+	if err != nil {
+		return time.Time{}, time.Time{}, err
+	}
+	return pair.Leaf.NotBefore, pair.Leaf.NotAfter, nil
 }
 
 // access is what the options have to show to a server.

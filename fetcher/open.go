@@ -7,6 +7,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
 	"github.com/upgraderd/upgraderd/fetcher/internal/client"
+	"github.com/upgraderd/upgraderd/fetcher/internal/credential"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/local"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/web"
@@ -51,6 +52,7 @@ func clientOptions(o Options) client.Options {
 		CAFile:       o.CAFile,
 		StallTimeout: o.StallTimeout,
 		Access:       access(o),
+		Certificate:  credential.Certificate{File: o.CertificateFile, KeyFile: o.PrivateKeyFile},
 	}
 }
 

@@ -62,6 +62,10 @@ type Options struct {
 	// read as TokenFile. Of both and a user in Path, one may be given.
 	// Default: none.
 	LoginFile string
+	// CertificateFile and PrivateKeyFile are absolute names of PEM files: what
+	// this host shows to an https server that asks for a certificate. They are
+	// read for each connection. Both or neither.
+	CertificateFile, PrivateKeyFile string
 	// PollInterval is the time between two looks at a source that cannot
 	// say that it changed. Default 15 minutes.
 	PollInterval time.Duration

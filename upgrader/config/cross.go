@@ -164,7 +164,7 @@ func (r *reading) crossFetcher() {
 		}
 	}
 	src.Verify, src.Keys, src.RevokedKeys, src.Threshold, src.Root = fetcher.VerifyNo, nil, nil, 0, ""
-	for _, file := range []*string{&src.CAFile, &src.TokenFile, &src.LoginFile} {
+	for _, file := range []*string{&src.CAFile, &src.TokenFile, &src.LoginFile, &src.CertificateFile, &src.PrivateKeyFile} {
 		if *file == "" {
 			continue
 		}

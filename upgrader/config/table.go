@@ -156,6 +156,17 @@ func Keys() []Key {
 			set:  secret(func(t *target) *string { return &t.Source.LoginFile }, fetcher.CheckLogin),
 		},
 		{
+			Section: "Source", Name: "CertificateFile", Value: "FILE", Example: "/etc/upgraderd/host.crt",
+			Help: "PEM certificates by which this host says who it is to an `https://` server that asks: its own, then those that lead to an authority " +
+				"which the server knows. The file is read for each connection, so a new certificate counts at once.",
+			set: text(func(t *target) *string { return &t.Source.CertificateFile }, absolute),
+		},
+		{
+			Section: "Source", Name: "PrivateKeyFile", Value: "FILE", Example: "%d/host.key",
+			Help: "The private key of `CertificateFile=`, in PEM and not encrypted, kept like the file in `TokenFile=`.",
+			set:  text(func(t *target) *string { return &t.Source.PrivateKeyFile }, absolute),
+		},
+		{
 			Section: "Source", Name: "PollIntervalSec", Value: "TIME", Default: "15min", Example: "1h",
 			Help: "Time between two looks at the source, at least 1s. A directory is watched and needs it only where watching cannot work.",
 			set:  span(func(t *target) *time.Duration { return &t.Source.PollInterval }, time.Second, year),

@@ -48,6 +48,8 @@ type Options struct {
 	RateWindow time.Duration
 	// Access is shown to the home, and to nobody else.
 	Access credential.Access
+	// Certificate likewise. It is read for each connection.
+	Certificate credential.Certificate
 	// Dial replaces the connection to the server. Default TCP, and to a private
 	// address by redirect only where the home has one; see inner.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -89,27 +91,40 @@ func New(host string, o Options) (*Client, error) {
 	if err := o.Access.Check(); err != nil {
 		return nil, err
 	}
+	config := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(4)}
+	if !o.Certificate.Given() {
+		return &Client{o: o, home: host, http: &http.Client{CheckRedirect: bounds.checkRedirect, Transport: transport(o, bounds, config)}}, nil
+	}
+	if _, err := o.Certificate.Load(); err != nil {
+		return nil, err
+	}
+	return &Client{o: o, home: host, http: &http.Client{CheckRedirect: bounds.checkRedirect, Transport: &doors{
+		host:      host,
+		home:      transport(o, bounds, showing(o.Certificate, config)),
+		elsewhere: transport(o, bounds, config),
+	}}}, nil
+}
+
+// transport makes connections that last for one request.
+func transport(o Options, bounds *inner, config *tls.Config) *http.Transport {
 	// One transfer at a time needs no multiplexing, and HTTP/1.1 has less to
 	// attack: no GOAWAY, no header flood in frames.
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	return &Client{o: o, home: host, http: &http.Client{
-		CheckRedirect: bounds.checkRedirect,
-		Transport: &http.Transport{
-			Protocols:              protocols,
-			Proxy:                  bounds.proxy,
-			OnProxyConnectResponse: proxyAnswered,
-			DialContext:            o.Dial,
-			TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(4)},
-			TLSHandshakeTimeout:    connectTimeout,
-			MaxResponseHeaderBytes: headerMax,
-			DisableCompression:     true,
-			// Minutes lie between two looks, so a connection is not kept: no
-			// descriptor waits for the next one, and nothing that a server
-			// sends unasked is read. Session tickets make the next short.
-			DisableKeepAlives: true,
-		},
-	}}, nil
+	return &http.Transport{
+		Protocols:              protocols,
+		Proxy:                  bounds.proxy,
+		OnProxyConnectResponse: proxyAnswered,
+		DialContext:            o.Dial,
+		TLSClientConfig:        config,
+		TLSHandshakeTimeout:    connectTimeout,
+		MaxResponseHeaderBytes: headerMax,
+		DisableCompression:     true,
+		// Minutes lie between two looks, so a connection is not kept: no
+		// descriptor waits for the next one, and nothing that a server
+		// sends unasked is read. Session tickets make the next short.
+		DisableKeepAlives: true,
+	}
 }
 
 // Close frees connections that were made but, since their request was given up,

@@ -1,7 +1,7 @@
 // Package credential reads what lets this host in: a token, or a user and a
-// password, each the one line of a file. Its promise: a secret is in no error, log
-// line or text; and a file is read each time that it is used, so one that was
-// replaced counts at the next request.
+// password, each the one line of a file, and a certificate with its key. Its
+// promise: a secret is in no error, log line or text; and a file is read each time
+// that it is used, so one that was replaced counts at the next request.
 package credential
 
 import (
@@ -152,7 +152,7 @@ func oneLine(raw []byte) ([]byte, error) {
 
 // readFile has parse read the file that a key names.
 func readFile(key, name string, parse func(raw []byte) error) error {
-	raw, err := read(name)
+	raw, err := read(name, Max)
 	if err == nil {
 		if err = parse(raw); err != nil {
 			err = fmt.Errorf("%s %w", name, err)
@@ -164,7 +164,8 @@ func readFile(key, name string, parse func(raw []byte) error) error {
 	return nil
 }
 
-func read(name string) ([]byte, error) {
+// read gives up to most bytes, and one more where there are more.
+func read(name string, most int64) ([]byte, error) {
 	// O_NONBLOCK: a FIFO must not hold up a request.
 	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -178,5 +179,5 @@ func read(name string) ([]byte, error) {
 	if !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", name)
 	}
-	return io.ReadAll(io.LimitReader(f, Max+1))
+	return io.ReadAll(io.LimitReader(f, most+1))
 }
