@@ -94,7 +94,7 @@ const (
 // manifest is looked at. A source that did not change costs no transfer.
 func (f *Fetcher) Check(ctx context.Context) (Listing, error) {
 	state := source.Mark("")
-	if w, ok := f.lists.(source.Watcher); ok {
+	if w, ok := f.mirrors[0].lists.(source.Watcher); ok {
 		state = w.State() // before reading, so that Wait sees what comes after
 	}
 	listing, err := f.check(ctx, state)
@@ -109,21 +109,29 @@ func (f *Fetcher) Check(ctx context.Context) (Listing, error) {
 	return listing, nil
 }
 
-func (f *Fetcher) check(ctx context.Context, state source.Mark) (Listing, error) {
+func (f *Fetcher) check(ctx context.Context, state source.Mark) (listing Listing, err error) {
+	err = f.each(ctx, nil, func(m *mirror) (err error) {
+		listing, err = f.checkAt(ctx, m, state)
+		return err
+	})
+	return listing, err
+}
+
+func (f *Fetcher) checkAt(ctx context.Context, m *mirror, state source.Mark) (Listing, error) {
 	f.mu.Lock()
-	old := f.cache
+	old := m.cache
 	f.mu.Unlock()
 	if !old.filled {
 		old = cache{}
 	}
-	now, err := f.look(ctx, old, state)
+	now, err := f.look(ctx, m, old, state)
 	switch fault.CodeOf(err) {
 	case fault.SigBad, fault.SigMissing, fault.SigThreshold, fault.TUFMixed, fault.TUFMissing:
 		// Perhaps caught between two steps of publishing.
 		if err := sleep(ctx, secondLook); err != nil {
 			return Listing{}, err
 		}
-		now, err = f.look(ctx, cache{}, state)
+		now, err = f.look(ctx, m, cache{}, state)
 	}
 	if err == nil && f.o.Verify != VerifyTUF { // whose roles were asked
 		err = f.fresh(now.listing, f.now())
@@ -133,7 +141,8 @@ func (f *Fetcher) check(ctx context.Context, state source.Mark) (Listing, error)
 	}
 	now.filled = true
 	f.mu.Lock()
-	f.cache = now
+	now.listing.Unchanged = now.listing.Unchanged && f.listed == m
+	m.cache, f.listed = now, m
 	f.seen = f.seen.With(now.listing, time.Now())
 	f.mu.Unlock()
 	listing := now.listing
@@ -142,20 +151,20 @@ func (f *Fetcher) check(ctx context.Context, state source.Mark) (Listing, error)
 }
 
 // look gives what the source says, by the scheme that makes it trusted.
-func (f *Fetcher) look(ctx context.Context, old cache, state source.Mark) (cache, error) {
+func (f *Fetcher) look(ctx context.Context, m *mirror, old cache, state source.Mark) (cache, error) {
 	if f.o.Verify == VerifyTUF {
-		return f.lookAtTargets(ctx, old)
+		return f.lookAtTargets(ctx, m, old)
 	}
-	return f.lookAtManifest(ctx, old, state)
+	return f.lookAtManifest(ctx, m, old, state)
 }
 
 // lookAtManifest reads manifest and signature, and gives what they say, unless
 // both are what they were.
-func (f *Fetcher) lookAtManifest(ctx context.Context, old cache, state source.Mark) (cache, error) {
+func (f *Fetcher) lookAtManifest(ctx context.Context, m *mirror, old cache, state source.Mark) (cache, error) {
 	now := old
-	manifestSame, err := f.readInto(ctx, manifestName, manifestMax, &now.manifest, &now.manifestMark)
+	manifestSame, err := m.readInto(ctx, manifestName, manifestMax, &now.manifest, &now.manifestMark)
 	if isMissing(err) {
-		if lister, ok := f.source.(source.Lister); ok && f.Unsigned() {
+		if lister, ok := m.source.(source.Lister); ok && f.Unsigned() {
 			return f.lookAtFiles(ctx, lister, old, state)
 		}
 		return cache{}, fault.Passing(fault.MetaMissing, errors.New("no "+manifestName), "publish it beside the files: sha256sum * > "+manifestName)
@@ -170,7 +179,7 @@ func (f *Fetcher) lookAtManifest(ctx context.Context, old cache, state source.Ma
 	var by signature.Signed
 	signaturesSame := true
 	if !f.Unsigned() {
-		by, now.signatures, signaturesSame, err = f.verify(ctx, now.manifest, old.signatures)
+		by, now.signatures, signaturesSame, err = f.verify(ctx, m, now.manifest, old.signatures)
 		if err != nil {
 			return cache{}, err
 		}
@@ -186,8 +195,8 @@ func (f *Fetcher) lookAtManifest(ctx context.Context, old cache, state source.Ma
 
 // readInto replaces raw and mark when the file is not as it was, and tells
 // whether it is.
-func (f *Fetcher) readInto(ctx context.Context, name string, max int64, raw *[]byte, mark *source.Mark) (same bool, err error) {
-	got, now, err := f.source.Read(ctx, name, max, *mark)
+func (m *mirror) readInto(ctx context.Context, name string, max int64, raw *[]byte, mark *source.Mark) (same bool, err error) {
+	got, now, err := m.source.Read(ctx, name, max, *mark)
 	if errors.Is(err, source.ErrUnchanged) {
 		return true, nil
 	}

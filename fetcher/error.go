@@ -10,6 +10,9 @@ type Error = fault.Error
 // error of this host. Every error leaves by here.
 func (f *Fetcher) explain(op string, err error) *Error {
 	e := *fault.Bare(err, fault.Local)
-	e.Target, e.Op, e.Source = f.name(), op, f.source.String()
+	e.Target, e.Op = f.name(), op
+	if e.Source == "" {
+		e.Source = f.mirrors[0].source.String()
+	}
 	return &e
 }

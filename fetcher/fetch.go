@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -45,34 +47,53 @@ func (f *Fetcher) Fetch(ctx context.Context, c Candidate, dir string, progress f
 
 func (f *Fetcher) fetch(ctx context.Context, c Candidate, dir string, progress func(done, total int64)) (*Verified, error) {
 	f.mu.Lock()
-	listed := slices.Contains(f.cache.listing.Candidates, c)
+	first := f.listed
+	listed := first != nil && slices.Contains(first.cache.listing.Candidates, c)
 	f.mu.Unlock()
 	if !listed {
 		return nil, fault.New(fault.MetaUnlisted, errors.New("the last check did not list it"), "check again, it may have been withdrawn")
 	}
-	from, name, done, err := f.holder(c)
-	if err != nil {
-		return nil, err
-	}
-	defer done()
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = root.Close() }() // a directory: nothing is lost
-	t := transfer{source: from, file: name, root: root, candidate: c, part: partName(c), max: f.o.SizeMax, progress: progress}
+	t := transfer{root: root, candidate: c, part: partName(c), max: f.o.SizeMax, progress: progress}
 	if v, err := t.found(ctx); v != nil || err != nil {
 		return v, err
 	}
+	var v *Verified
+	if !c.HasDigest() { // so nothing would tell that another mirror has the same
+		return f.fetchFrom(ctx, first, t)
+	}
+	err = f.each(ctx, first, func(m *mirror) (err error) {
+		v, err = f.fetchFrom(ctx, m, t)
+		return err
+	})
+	return v, err
+}
+
+// fetchFrom brings the bytes from m, or what is missing of them: a part from
+// another mirror will do, since the digest decides.
+func (f *Fetcher) fetchFrom(ctx context.Context, m *mirror, t transfer) (*Verified, error) {
+	from, name, done, err := f.holder(m, t.candidate)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	t.source, t.file = from, name
 	v, resumed, err := t.run(ctx)
 	if resumed > 0 {
-		f.log.InfoContext(ctx, "went on with a part", "file", c.Name, "from", resumed)
+		f.log.InfoContext(ctx, "went on with a part", "file", t.candidate.Name, "from", resumed)
 	}
 	if resumed > 0 && fault.CodeOf(err) == fault.ArtifactDigest {
 		// The part may be what is wrong: damaged by a power cut, or of a file
 		// that the source has replaced.
-		f.log.WarnContext(ctx, "part was of no use, fetching anew", "file", c.Name)
+		f.log.WarnContext(ctx, "part was of no use, fetching anew", "file", t.candidate.Name)
 		v, _, err = t.run(ctx)
+	}
+	if err == nil && len(f.mirrors) > 1 {
+		f.log.InfoContext(ctx, "fetched", "file", t.candidate.Name, "mirror", m.source.String())
 	}
 	return v, err
 }
@@ -242,8 +263,9 @@ func (t *transfer) giveUp(p *intake.Part, err error) error {
 	return err
 }
 
-// loadMark gives the state of the source's file that the part is from. A file
-// that is not one line of plain text is as good as none: the digest decides.
+// loadMark gives the state of the source's file that the part is from, if it is
+// from this source: a mark of another means nothing. A file that is not one line of
+// plain text is as good as none: the digest decides.
 func (t *transfer) loadMark() source.Mark {
 	raw, err := t.root.ReadFile(t.markFile())
 	if err != nil || len(raw) > markMax {
@@ -254,7 +276,17 @@ func (t *transfer) loadMark() source.Mark {
 			return ""
 		}
 	}
-	return source.Mark(raw)
+	mark, ok := strings.CutPrefix(string(raw), t.giver())
+	if !ok {
+		return ""
+	}
+	return source.Mark(mark)
+}
+
+// giver tells sources apart in the file of a mark.
+func (t *transfer) giver() string {
+	sum := sha256.Sum256([]byte(t.source.String()))
+	return hex.EncodeToString(sum[:6]) + " "
 }
 
 // markMax is larger than any mark a source gives.
@@ -267,7 +299,7 @@ func (t *transfer) saveMark(m source.Mark) {
 		return
 	}
 	defer f.Close()
-	_, _ = f.WriteString(string(m))
+	_, _ = f.WriteString(t.giver() + string(m))
 }
 
 func (t *transfer) forgetMark() error {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
-	"github.com/upgraderd/upgraderd/fetcher/internal/source"
 	"github.com/upgraderd/upgraderd/fetcher/signature"
 )
 
@@ -24,24 +23,26 @@ const (
 type Fetcher struct {
 	o        Options
 	log      *slog.Logger
-	source   source.Source // Path=
-	lists    source.Source // what Check reads and Wait watches: source, or a part of it
+	mirrors  []*mirror // Path=, then each Mirror=
 	patterns []Pattern
 	root     []byte // with VerifyTUF
 	now      func() time.Time
 	ring     *signature.Ring // nil with VerifyNo
 
 	mu     sync.Mutex
-	cache  cache
-	seen   Seen // the newest list that was believed
+	listed *mirror // that the last Check believed
+	seen   Seen    // the newest list that was believed
 	rhythm rhythm
 }
 
 // New reads the options: keys and certificates are loaded here, the source is
 // not yet asked. log may be nil.
 func New(o Options, log *slog.Logger) (*Fetcher, error) {
-	f := &Fetcher{o: o, log: log, seen: o.Seen}
-	src, err := f.configure()
+	f := &Fetcher{o: o, log: log, seen: o.Seen, now: time.Now}
+	err := f.configure()
+	if err == nil {
+		f.mirrors, err = openMirrors(f.o)
+	}
 	if err != nil {
 		e := fault.New(fault.ConfigSource, err, "")
 		var known *Error
@@ -51,20 +52,14 @@ func New(o Options, log *slog.Logger) (*Fetcher, error) {
 		e.Target, e.Op = f.name(), "configure source"
 		return nil, e
 	}
-	f.source, f.lists, f.now = src, src, time.Now
-	if f.o.Verify == VerifyTUF {
-		if f.lists, err = openPart(f.o, "metadata"); err != nil {
-			return nil, f.explain("configure source", err)
-		}
-	}
 	return f, nil
 }
 
 // configure checks the options and sets their defaults.
-func (f *Fetcher) configure() (source.Source, error) {
+func (f *Fetcher) configure() error {
 	o := &f.o
-	bad := func(hint, format string, a ...any) (source.Source, error) {
-		return nil, fault.New(fault.ConfigSource, fmt.Errorf(format, a...), hint)
+	bad := func(hint, format string, a ...any) error {
+		return fault.New(fault.ConfigSource, fmt.Errorf(format, a...), hint)
 	}
 	if o.Target == "" {
 		return bad("", "the target has no name")
@@ -73,21 +68,21 @@ func (f *Fetcher) configure() (source.Source, error) {
 		o.Verify = VerifySigned
 	}
 	if o.Verify != VerifyTUF && o.Root != "" {
-		return nil, fault.New(fault.ConfigTrust, fmt.Errorf("a root is given, but Verify=%s asks for none", o.Verify), "remove Root=, or set Verify=tuf")
+		return fault.New(fault.ConfigTrust, fmt.Errorf("a root is given, but Verify=%s asks for none", o.Verify), "remove Root=, or set Verify=tuf")
 	}
 	switch o.Verify {
 	case VerifyTUF:
 		if len(o.Keys)+len(o.RevokedKeys)+max(0, o.Threshold-1) > 0 {
-			return nil, fault.New(fault.ConfigTrust, errors.New("keys are given, but with Verify=tuf the root says which keys count"), "remove Key=, RevokedKey= and Threshold=, or Verify=tuf")
+			return fault.New(fault.ConfigTrust, errors.New("keys are given, but with Verify=tuf the root says which keys count"), "remove Key=, RevokedKey= and Threshold=, or Verify=tuf")
 		}
 		root, err := loadRoot(o.Root)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		f.root = root
 	case VerifyNo:
 		if len(o.Keys) > 0 {
-			return nil, fault.New(fault.ConfigTrust, errors.New("keys are given, but Verify=no does not ask for a signature"), "remove Key=, or Verify=no")
+			return fault.New(fault.ConfigTrust, errors.New("keys are given, but Verify=no does not ask for a signature"), "remove Key=, or Verify=no")
 		}
 	case VerifySigned:
 		if o.Threshold == 0 {
@@ -95,11 +90,11 @@ func (f *Fetcher) configure() (source.Source, error) {
 		}
 		ring, err := loadRing(*o)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		f.ring = ring
 	default:
-		return nil, fault.New(fault.ConfigTrust, fmt.Errorf("verification %q is unknown", o.Verify), "Verify= takes signed, tuf or no")
+		return fault.New(fault.ConfigTrust, fmt.Errorf("verification %q is unknown", o.Verify), "Verify= takes signed, tuf or no")
 	}
 	if len(o.Patterns) == 0 {
 		return bad("set MatchPattern=, e.g. app_@v.zst", "no pattern tells which files are releases")
@@ -114,7 +109,7 @@ func (f *Fetcher) configure() (source.Source, error) {
 		}
 		f.patterns = append(f.patterns, p)
 	}
-	if o.PollInterval < 0 || o.RandomizedDelay < 0 || o.StallTimeout < 0 || o.SizeMax < 0 || o.MaxAge < 0 {
+	if o.PollInterval < 0 || o.RandomizedDelay < 0 || o.StallTimeout < 0 || o.SizeMax < 0 || o.MaxAge < 0 || o.BandwidthMin < 0 {
 		return bad("", "a time or a size is negative")
 	}
 	if o.PollInterval == 0 {
@@ -133,7 +128,7 @@ func (f *Fetcher) configure() (source.Source, error) {
 	if f.Unsigned() {
 		f.log = f.log.With("unsigned", true)
 	}
-	return openSource(*o)
+	return nil
 }
 
 // Unsigned tells that the source is believed without a signature. Whoever logs
@@ -142,13 +137,20 @@ func (f *Fetcher) Unsigned() bool { return f.o.Verify == VerifyNo }
 
 // String names target and source, and says when it is unsigned. It holds
 // neither user nor query of a URL.
-func (f *Fetcher) String() string { return f.name() + " from " + f.source.String() }
+func (f *Fetcher) String() string {
+	text := f.name() + " from " + f.mirrors[0].source.String()
+	for _, m := range f.mirrors[1:] {
+		text += ", " + m.source.String()
+	}
+	return text
+}
 
 // Close ends the use of f and frees what its source holds. It does not end a
 // Check, Fetch or Wait: their contexts do.
 func (f *Fetcher) Close() {
-	closeSource(f.source)
-	closeSource(f.lists)
+	for _, m := range f.mirrors {
+		m.close()
+	}
 }
 
 func (f *Fetcher) name() string {

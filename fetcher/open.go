@@ -51,6 +51,7 @@ func clientOptions(o Options) client.Options {
 	return client.Options{
 		CAFile:       o.CAFile,
 		StallTimeout: o.StallTimeout,
+		RateMin:      o.BandwidthMin,
 		Access:       access(o),
 		Certificate:  credential.Certificate{File: o.CertificateFile, KeyFile: o.PrivateKeyFile},
 	}

@@ -24,6 +24,10 @@ type Options struct {
 	Target string
 	// Path is an absolute directory or an http(s) URL of one. Required.
 	Path string
+	// Mirrors are further http(s) URLs, at most 15, that hold the same as Path,
+	// tried in order where those before fail. Of Path and Mirrors the first that
+	// is as new as what was seen counts. Default: none.
+	Mirrors []string
 	// Patterns select files of the source and tell their version; the first
 	// that matches counts. Required. See ParsePattern. With VerifyTUF they
 	// select targets, and may begin with a directory.
@@ -56,7 +60,8 @@ type Options struct {
 	// CAFile holds PEM certificates trusted for https beside the system's.
 	CAFile string
 	// TokenFile is the absolute name of a file with the token that lets this
-	// host in: one line. It is read for each request. Default: none.
+	// host in: one line. It is read for each request, and not shown to Mirrors
+	// on another host, as are those below. Default: none.
 	TokenFile string
 	// LoginFile is the absolute name of a file with user:password in one line,
 	// read as TokenFile. Of both and a user in Path, one may be given.
@@ -74,6 +79,9 @@ type Options struct {
 	RandomizedDelay time.Duration
 	// SizeMax bounds an artifact, in bytes. Default 1 GiB.
 	SizeMax int64
+	// BandwidthMin ends a transfer over http(s) that brings fewer bytes a second,
+	// over a minute of waiting. Default 1 KiB/s.
+	BandwidthMin int64
 	// StallTimeout ends a transfer that makes no progress. Default 30 s.
 	StallTimeout time.Duration
 }

@@ -104,7 +104,7 @@ type signed struct {
 // the last time. It gives those that it read now, and whether they are as they
 // were. What has not changed is judged again all the same: a key may have
 // expired meanwhile.
-func (f *Fetcher) verify(ctx context.Context, manifest []byte, old map[string]signed) (by signature.Signed, now map[string]signed, same bool, err error) {
+func (f *Fetcher) verify(ctx context.Context, m *mirror, manifest []byte, old map[string]signed) (by signature.Signed, now map[string]signed, same bool, err error) {
 	files := f.ring.Files(manifestName)
 	slices.SortStableFunc(files, func(a, b string) int { return known(old, b) - known(old, a) })
 	count := f.ring.Count(manifestName, manifest, time.Now())
@@ -114,7 +114,7 @@ func (f *Fetcher) verify(ctx context.Context, manifest []byte, old map[string]si
 			break
 		}
 		s := old[file]
-		if _, err := f.readInto(ctx, file, signatureMax, &s.raw, &s.mark); err != nil {
+		if _, err := m.readInto(ctx, file, signatureMax, &s.raw, &s.mark); err != nil {
 			switch fault.CodeOf(err) {
 			case fault.NotFound:
 			case fault.Denied, fault.MetaTooLarge:

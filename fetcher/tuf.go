@@ -48,8 +48,8 @@ func CheckRoot(raw []byte) error {
 }
 
 // lookAtTargets brings the metadata up to date, and gives the targets that match.
-func (f *Fetcher) lookAtTargets(ctx context.Context, old cache) (cache, error) {
-	r := tuf.Repository{Root: f.root, Dir: f.o.StateDir, Source: f.lists, Now: f.now, Log: f.log}
+func (f *Fetcher) lookAtTargets(ctx context.Context, m *mirror, old cache) (cache, error) {
+	r := tuf.Repository{Root: f.root, Dir: f.o.StateDir, Source: m.lists, Now: f.now, Log: f.log}
 	wanted := tuf.Wanted{Match: func(name string) bool { _, ok := f.rank(name); return ok && checkName(path.Base(name)) == nil }}
 	for _, p := range f.patterns {
 		wanted.Prefixes = append(wanted.Prefixes, p.begins())
@@ -76,18 +76,18 @@ func (f *Fetcher) lookAtTargets(ctx context.Context, old cache) (cache, error) {
 	return now, nil
 }
 
-// holder tells where the bytes of c are. The caller closes the source.
-func (f *Fetcher) holder(c Candidate) (from source.Source, name string, done func(), err error) {
+// holder tells where m has the bytes of c. The caller closes the source.
+func (f *Fetcher) holder(m *mirror, c Candidate) (from source.Source, name string, done func(), err error) {
 	f.mu.Lock()
-	at, ok := f.cache.places[c]
+	at, ok := f.listed.cache.places[c]
 	f.mu.Unlock()
 	if !ok {
-		return f.source, c.Name, func() {}, nil
+		return m.source, c.Name, func() {}, nil
 	}
 	elem := []string{"targets"}
 	if at.dir != "" {
 		elem = append(elem, strings.Split(at.dir, "/")...)
 	}
-	from, err = openPart(f.o, elem...)
+	from, err = openPart(m.o, elem...)
 	return from, at.name, func() { closeSource(from) }, err
 }

@@ -74,7 +74,7 @@ func (f *Fetcher) Wait(ctx context.Context) error {
 		return nil
 	}
 	f.log.DebugContext(ctx, "wait for the source", "patience", patience)
-	if w, ok := f.lists.(source.Watcher); ok && (failed == nil || failed.RetryAfter == 0) {
+	if w, ok := f.mirrors[0].lists.(source.Watcher); ok && (failed == nil || failed.RetryAfter == 0) {
 		limited, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		if err := w.Watch(limited, state); err == nil {

@@ -31,7 +31,7 @@ func inBubble(t *testing.T, o Options, answer func(w http.ResponseWriter, r *htt
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.source = src
+		f.mirrors[0].source, f.mirrors[0].lists = src, src
 		test(t, f)
 		server.Close()
 	})

@@ -55,7 +55,9 @@ func (r *reading) crossOwn() {
 
 func (r *reading) crossTrust() {
 	src := &r.target.Source
-	plainHTTP := strings.HasPrefix(strings.ToLower(src.Path), "http://")
+	plainHTTP := slices.ContainsFunc(append([]string{src.Path}, src.Mirrors...), func(path string) bool {
+		return strings.HasPrefix(strings.ToLower(path), "http://")
+	})
 	named := len(r.given["Source.Key"]) > 0 // a bad key has its own diagnostic
 	if src.Verify == fetcher.VerifyTUF {
 		r.crossRoot()
@@ -97,6 +99,12 @@ func (r *reading) crossTrust() {
 		})
 	case r.ok() && !r.peek:
 		r.crossKeys()
+	}
+	if len(src.Mirrors) > 0 && path.IsAbs(src.Path) {
+		r.report(r.where("Source", "Mirror"), Diagnostic{
+			Code: CodeConflict, Message: "Mirror= is given, and the source is a directory",
+			Hint: "remove Mirror=, or name a URL in Path=",
+		})
 	}
 	if src.CAFile != "" && src.Path != "" && !strings.HasPrefix(strings.ToLower(src.Path), "https://") {
 		r.report(r.where("Source", "CAFile"), Diagnostic{

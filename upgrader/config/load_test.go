@@ -57,7 +57,7 @@ func TestLoadAll(t *testing.T) {
 			Source: fetcher.Options{
 				Target: "app", Path: "https://example.org/app", Patterns: []string{"app_@v"},
 				Verify: fetcher.VerifySigned, Keys: []string{keyA}, Threshold: 1,
-				PollInterval: 15 * time.Minute, SizeMax: 1 << 30, StallTimeout: 30 * time.Second,
+				PollInterval: 15 * time.Minute, SizeMax: 1 << 30, BandwidthMin: 1 << 10, StallTimeout: 30 * time.Second,
 			},
 			Confirm: upgrader.Confirm{
 				Window: time.Minute, ProbeInterval: time.Second, ProbeTimeout: 5 * time.Second, ProbeFailuresMax: 3,
@@ -71,7 +71,7 @@ func TestLoadAll(t *testing.T) {
 			Source: fetcher.Options{
 				Target: "big", Path: "/srv/big", Patterns: []string{"big_@v.tar.zst", "big_@v.tar.xz", "big_@v"},
 				Verify: fetcher.VerifySigned, Keys: []string{keyA, "/etc/upgraderd/big.pub"}, Threshold: 1,
-				PollInterval: time.Hour, RandomizedDelay: 5 * time.Minute, SizeMax: 3 << 29, StallTimeout: 500 * time.Millisecond,
+				PollInterval: time.Hour, RandomizedDelay: 5 * time.Minute, SizeMax: 3 << 29, BandwidthMin: 1 << 10, StallTimeout: 500 * time.Millisecond,
 			},
 			Confirm: upgrader.Confirm{
 				Window: 5 * time.Minute,

@@ -94,6 +94,12 @@ func Keys() []Key {
 			set: text(func(t *target) *string { return &t.Source.Path }, sourcePath),
 		},
 		{
+			Section: "Source", Name: "Mirror", Value: "URL…", List: true, Example: "https://mirror.example.org/app",
+			Help: "Further `https://` or `http://` URLs, at most 15, that hold the same as `Path=`, which is a URL then. They are tried in this order while those " +
+				"before do not answer, are too slow, or have not what was signed or something older than what was seen. Those on another host than `Path=` get none of its credentials.",
+			set: words(func(t *target) *[]string { return &t.Source.Mirrors }, mirror),
+		},
+		{
 			Section: "Source", Name: "MatchPattern", Value: "PATTERN…", List: true, Required: true, Example: "app_@v.tar.zst app_@v",
 			Help: "Names of the files that are artifacts, with `@v` where the version stands and the other wildcards of " +
 				"sysupdate.d(5). Of several patterns the first that matches a file counts. With `Verify=tuf` a directory may stand before it, " +
@@ -185,6 +191,11 @@ func Keys() []Key {
 			Section: "Source", Name: "StallTimeoutSec", Value: "TIME", Default: "30s", Example: "1min",
 			Help: "A transfer in which nothing arrives for this long is ended, and resumed later.",
 			set:  span(func(t *target) *time.Duration { return &t.Source.StallTimeout }, time.Microsecond, year),
+		},
+		{
+			Section: "Source", Name: "BandwidthMin", Value: "BYTES", Default: "1K", Example: "100K",
+			Help: "A transfer that brings fewer bytes a second than this, over a minute of waiting for the source, is ended, and resumed later or from the next `Mirror=`.",
+			set:  size(func(t *target) *int64 { return &t.Source.BandwidthMin }, 1),
 		},
 		{
 			Section: "Confirm", Name: "WindowSec", Value: "TIME", Default: "1min", Example: "5min",

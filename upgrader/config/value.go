@@ -114,6 +114,14 @@ func sourcePath(v string) (string, error) {
 	return v, nil
 }
 
+// mirror accepts what sourcePath does, but no directory.
+func mirror(_ scope, v string) (string, error) {
+	if path.IsAbs(v) {
+		return "", refuse("write a URL that begins with https://", "a directory has no mirrors and is none")
+	}
+	return sourcePath(v)
+}
+
 // webAddress accepts an http or https URL. Its errors do not show the URL.
 func webAddress(v string) (*url.URL, error) {
 	const secrets = "what a .upgrade file holds is no secret: everybody can read it"
