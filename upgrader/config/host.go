@@ -23,15 +23,16 @@ type scope struct {
 	known *known
 }
 
-// specifier is a letter that may follow a percent sign in a value.
+// specifier is what may follow a percent sign in a value.
 type specifier struct {
-	letter  byte
+	name    string
 	meaning string
 	value   func(scope) (string, error)
 }
 
-// specifiers have the letters and meanings of systemd.unit(5). It is a
-// function since nothing in this package is changeable and global.
+// specifiers have the letters and meanings of systemd.unit(5); what systemd has
+// no word for has a name in braces. It is a function since nothing in this package
+// is changeable and global.
 func specifiers() []specifier {
 	constant := func(s string) func(scope) (string, error) {
 		return func(scope) (string, error) { return s, nil }
@@ -40,42 +41,45 @@ func specifiers() []specifier {
 		return func(s scope) (string, error) { return s.osRelease(field) }
 	}
 	return []specifier{
-		{'a', "architecture as systemd names it: `x86-64`, `arm64`, …", func(scope) (string, error) { return architecture(runtime.GOARCH), nil }},
-		{'A', "`IMAGE_VERSION=` of os-release(5)", osRelease("IMAGE_VERSION")},
-		{'B', "`BUILD_ID=` of os-release(5)", osRelease("BUILD_ID")},
-		{'d', "directory of the daemon's credentials, see systemd.exec(5)", func(s scope) (string, error) { return s.tree.credentials, nil }},
-		{'E', "`/etc`", constant("/etc")},
-		{'H', "host name", func(scope) (string, error) { return os.Hostname() }},
-		{'i', "instance: what stands between @ and `.upgrade` in the file's name", func(s scope) (string, error) { _, i, _ := instance(s.name); return i, nil }},
-		{'l', "host name up to its first dot", func(scope) (string, error) { h, err := os.Hostname(); h, _, _ = strings.Cut(h, "."); return h, err }},
-		{'m', "machine id", scope.machineID},
-		{'M', "`IMAGE_ID=` of os-release(5)", osRelease("IMAGE_ID")},
-		{'n', "the file's name: `app.upgrade`", func(s scope) (string, error) { return s.name + suffix, nil }},
-		{'N', "the target's name: `app`", func(s scope) (string, error) { return s.name, nil }},
-		{'o', "`ID=` of os-release(5), such as `debian`", osRelease("ID")},
-		{'p', "the target's name up to its @, all of it where there is none", func(s scope) (string, error) { p, _, _ := instance(s.name); return p, nil }},
-		{'S', "`/var/lib`", constant("/var/lib")},
-		{'t', "`/run`", constant("/run")},
-		{'v', "kernel release, as of `uname -r`", func(scope) (string, error) { return kernelRelease() }},
-		{'w', "`VERSION_ID=` of os-release(5)", osRelease("VERSION_ID")},
-		{'W', "`VARIANT_ID=` of os-release(5)", osRelease("VARIANT_ID")},
+		{"a", "architecture as systemd names it: `x86-64`, `arm64`, …", func(scope) (string, error) { return architecture(runtime.GOARCH), nil }},
+		{"A", "`IMAGE_VERSION=` of os-release(5)", osRelease("IMAGE_VERSION")},
+		{"B", "`BUILD_ID=` of os-release(5)", osRelease("BUILD_ID")},
+		{"d", "directory of the daemon's credentials, see systemd.exec(5)", func(s scope) (string, error) { return s.tree.credentials, nil }},
+		{"E", "`/etc`", constant("/etc")},
+		{"H", "host name", func(scope) (string, error) { return os.Hostname() }},
+		{"i", "instance: what stands between @ and `.upgrade` in the file's name", func(s scope) (string, error) { _, i, _ := instance(s.name); return i, nil }},
+		{"l", "host name up to its first dot", func(scope) (string, error) { h, err := os.Hostname(); h, _, _ = strings.Cut(h, "."); return h, err }},
+		{"m", "machine id", scope.machineID},
+		{"M", "`IMAGE_ID=` of os-release(5)", osRelease("IMAGE_ID")},
+		{"n", "the file's name: `app.upgrade`", func(s scope) (string, error) { return s.name + suffix, nil }},
+		{"N", "the target's name: `app`", func(s scope) (string, error) { return s.name, nil }},
+		{"o", "`ID=` of os-release(5), such as `debian`", osRelease("ID")},
+		{"p", "the target's name up to its @, all of it where there is none", func(s scope) (string, error) { p, _, _ := instance(s.name); return p, nil }},
+		{"S", "`/var/lib`", constant("/var/lib")},
+		{"t", "`/run`", constant("/run")},
+		{"v", "kernel release, as of `uname -r`", func(scope) (string, error) { return kernelRelease() }},
+		{"w", "`VERSION_ID=` of os-release(5)", osRelease("VERSION_ID")},
+		{"W", "`VARIANT_ID=` of os-release(5)", osRelease("VARIANT_ID")},
+		{"{goarch}", "architecture as Go and many releases name it: `amd64`, `arm64`, …", constant(runtime.GOARCH)},
+		{"{goos}", "operating system as Go names it: `linux`", constant(runtime.GOOS)},
+		{"{machine}", "machine, as of `uname -m`: `x86_64`, `aarch64`, …", func(scope) (string, error) { return machine() }},
 	}
 }
 
 // expand replaces the specifiers of a value.
 func (s scope) expand(text string) (string, error) {
-	return unitfile.Expand(text, func(letter byte) (string, error) {
+	return unitfile.Expand(text, func(name string) (string, error) {
 		for _, sp := range specifiers() {
-			if sp.letter != letter {
+			if sp.name != name {
 				continue
 			}
 			v, err := sp.value(s)
 			if err != nil {
-				return "", fmt.Errorf("resolve %%%c: %w", letter, err)
+				return "", fmt.Errorf("resolve %%%s: %w", name, err)
 			}
 			return v, nil
 		}
-		return "", refuse("a percent sign itself is written %%", "%%%s is no specifier", string(rune(letter)))
+		return "", refuse("a percent sign itself is written %%", "%%%s is no specifier", cut(oneLine(name)))
 	})
 }
 
@@ -90,6 +94,14 @@ func architecture(goarch string) string {
 		return name
 	}
 	return goarch // arm, arm64, riscv64, s390x, … are the same in both
+}
+
+func machine() (string, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", err
+	}
+	return unix.ByteSliceToString(u.Machine[:]), nil
 }
 
 func kernelRelease() (string, error) {

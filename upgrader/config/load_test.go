@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"runtime"
@@ -225,6 +226,33 @@ func TestTableIsWhole(t *testing.T) {
 		if k.Required && k.Default != "" {
 			t.Errorf("%s= is required and has a default", k.Name)
 		}
+	}
+}
+
+// TestOneFileForAFleet writes one file for hosts of several kinds.
+func TestOneFileForAFleet(t *testing.T) {
+	text := strings.NewReplacer("https://example.org/app", "https://dl.example.org/%{goos}/%o-%w/%a", "MatchPattern=app_@v", "Mirror=https://example.org/%{machine}/\nMatchPattern=app_@v_%{goos}_%{goarch}").Replace(small)
+	root := plant(t, []txtar.File{
+		{Name: "etc/upgraderd/app.upgrade", Data: []byte(text)},
+		{Name: "etc/os-release", Data: []byte("ID=debian\nVERSION_ID=\"12\"\n")},
+	})
+	target, ds := Load(root, "app")
+	if err := ds.Err(); err != nil {
+		t.Fatal(err)
+	}
+	uname, err := exec.Command("uname", "-m").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := target.Source
+	got := []string{src.Path, src.Mirrors[0], src.Patterns[0]}
+	want := []string{
+		"https://dl.example.org/linux/debian-12/" + architecture(runtime.GOARCH),
+		"https://example.org/" + strings.TrimSpace(string(uname)) + "/",
+		"app_@v_linux_" + runtime.GOARCH,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -27,7 +27,7 @@ func Reference() string {
 	}
 	b.WriteString(referenceSpecifiers)
 	for _, s := range specifiers() {
-		fmt.Fprintf(&b, "| `%%%c` | %s |\n", s.letter, s.meaning)
+		fmt.Fprintf(&b, "| `%%%s` | %s |\n", s.name, s.meaning)
 	}
 	b.WriteString("| `%%` | a percent sign |\n")
 	return b.String()

@@ -191,39 +191,39 @@ func (u *unit) listed(section, key string) []setting {
 
 var errUnknown = errors.New("known to the running system only")
 
-func (u *unit) specifier(letter byte) (string, error) {
+func (u *unit) specifier(letter string) (string, error) {
 	name, err := unitfile.ParseUnitName(u.name)
 	if err != nil {
 		return "", err
 	}
 	switch letter {
-	case 'i':
+	case "i":
 		return name.Instance, nil
-	case 'I':
+	case "I":
 		return unitfile.UnescapeUnit(name.Instance), nil
-	case 'p':
+	case "p":
 		return name.Prefix, nil
-	case 'P':
+	case "P":
 		return unitfile.UnescapeUnit(name.Prefix), nil
-	case 'j', 'J':
+	case "j", "J":
 		last := name.Prefix[strings.LastIndexByte(name.Prefix, '-')+1:]
-		if letter == 'J' {
+		if letter == "J" {
 			last = unitfile.UnescapeUnit(last)
 		}
 		return last, nil
-	case 'n':
+	case "n":
 		return u.name, nil
-	case 'N':
+	case "N":
 		return strings.TrimSuffix(u.name, path.Ext(u.name)), nil
-	case 'S':
+	case "S":
 		return "/var/lib", nil
-	case 'C':
+	case "C":
 		return "/var/cache", nil
-	case 'L':
+	case "L":
 		return "/var/log", nil
-	case 'E':
+	case "E":
 		return "/etc", nil
-	case 't':
+	case "t":
 		return "/run", nil
 	}
 	return "", errUnknown

@@ -5,9 +5,11 @@ import (
 	"strings"
 )
 
-// Expand replaces each % and the letter after it by what lookup says of the
-// letter; %% is a percent sign. What lookup puts in is not expanded again.
-func Expand(s string, lookup func(letter byte) (string, error)) (string, error) {
+// Expand replaces each % and what follows it by what lookup says of that: a letter,
+// or a name in braces, with them; %% is a percent sign. systemd has no names, so
+// none can come to mean something else there. What lookup puts in is not expanded
+// again.
+func Expand(s string, lookup func(name string) (string, error)) (string, error) {
 	var b strings.Builder
 	for {
 		before, after, found := strings.Cut(s, "%")
@@ -18,15 +20,22 @@ func Expand(s string, lookup func(letter byte) (string, error)) (string, error) 
 		if after == "" {
 			return "", fmt.Errorf("a %% stands at the end; a percent sign itself is written %%%%")
 		}
-		if after[0] == '%' {
-			b.WriteByte('%')
-		} else {
-			v, err := lookup(after[0])
-			if err != nil {
-				return "", err
+		end := 1
+		if after[0] == '{' {
+			if end = strings.IndexByte(after, '}') + 1; end == 0 {
+				return "", fmt.Errorf("a %%{ has no }")
 			}
-			b.WriteString(v)
 		}
-		s = after[1:]
+		name := after[:end]
+		s = after[end:]
+		if name == "%" {
+			b.WriteByte('%')
+			continue
+		}
+		v, err := lookup(name)
+		if err != nil {
+			return "", err
+		}
+		b.WriteString(v)
 	}
 }

@@ -61,11 +61,14 @@ func TestBool(t *testing.T) {
 }
 
 func TestExpand(t *testing.T) {
-	lookup := func(c byte) (string, error) {
-		if c == 'a' {
+	lookup := func(name string) (string, error) {
+		switch name {
+		case "a":
 			return "%b", nil
+		case "{long}":
+			return "%{b}", nil
 		}
-		return "", fmt.Errorf("no %%%c here", c)
+		return "", fmt.Errorf("no %%%s here", name)
 	}
 	tests := []struct{ in, want, wantErr string }{
 		{"plain", "plain", ""},
@@ -77,6 +80,12 @@ func TestExpand(t *testing.T) {
 		{"%", "", "at the end"},
 		{"%%%", "", "at the end"},
 		{"%z", "", "no %z here"},
+		{"<%{long}>%{long}%a", "<%{b}>%{b}%b", ""},
+		{"%%{long}", "%{long}", ""},
+		{"{long}", "{long}", ""},
+		{"%{a}", "", "no %{a} here"},
+		{"%{}", "", "no %{} here"},
+		{"%{long", "", "has no }"},
 	}
 	for _, tt := range tests {
 		got, err := Expand(tt.in, lookup)
