@@ -19,11 +19,10 @@ UPGRADERD_DEMO_SUITE ?= trixie
 
 # What the lab and the linters need from the distribution: mmdebstrap makes the
 # base trees, systemd-container boots them, a C compiler serves -race alone.
-# base trees, systemd-container boots them, a C compiler serves -race alone.
 # minisign(1), gpg(1) and ssh-keygen(1) sign what we have to accept. Power is cut
 # under file systems that were made by e2fsprogs, xfsprogs and btrfs-progs, and
-# strace kills at system calls.
-PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign gpg gpg-agent openssh-client e2fsprogs xfsprogs btrfs-progs strace
+# strace kills at system calls. nginx serves releases, and tinyproxy stands before it.
+PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign gpg gpg-agent openssh-client e2fsprogs xfsprogs btrfs-progs strace nginx-light tinyproxy
 
 # How long the random life of make soak goes on, and the kills at system calls;
 # and how many crash states of each of five file systems are looked at.
@@ -90,7 +89,8 @@ bench: packages
 trees: packages
 	for suite in $(UPGRADERD_SUITES); do test/lab/tree "$$suite" >/dev/null; done
 
-# apt runs only where something is missing.
+# apt runs only where something is missing. What it installs is for tests to start, so
+# Debian's policy has none of it started as a service meanwhile.
 .PHONY: packages
 packages:
 	@missing=(); \
@@ -99,6 +99,8 @@ packages:
 	done; \
 	if [ $${#missing[@]} -gt 0 ]; then \
 		echo "installing: $${missing[*]}"; \
+		policy=/usr/sbin/policy-rc.d; \
+		[ -e "$$policy" ] || { trap 'rm -f "$$policy"' EXIT; printf '#!/bin/sh\nexit 101\n' >"$$policy"; chmod +x "$$policy"; }; \
 		apt-get -qq update; \
 		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$${missing[@]}"; \
 	fi
