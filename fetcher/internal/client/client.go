@@ -22,6 +22,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
 	"github.com/upgraderd/upgraderd/fetcher/internal/credential"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source"
 )
 
 const (
@@ -53,6 +54,13 @@ type Options struct {
 	// Dial replaces the connection to the server. Default TCP, and to a private
 	// address by redirect only where the home has one; see inner.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// NoProxy passes by the proxies of the environment.
+	NoProxy bool
+	// NoRedirect gives answers that redirect as they are.
+	NoRedirect bool
+	// Explain says more of an answer that brings no file than its status
+	// does, which is f. It may read the answer. Default: f.
+	Explain func(a *Answer, f *fault.Error) *fault.Error
 
 	isPrivate func(netip.Addr) bool // by a test; default isPrivate
 }
@@ -84,6 +92,10 @@ func New(host string, o Options) (*Client, error) {
 	if o.Dial == nil {
 		o.Dial = bounds.dialer()
 	}
+	checkRedirect := bounds.checkRedirect
+	if o.NoRedirect {
+		checkRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	}
 	roots, err := loadRoots(o.CAFile)
 	if err != nil {
 		return nil, err
@@ -93,12 +105,12 @@ func New(host string, o Options) (*Client, error) {
 	}
 	config := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(4)}
 	if !o.Certificate.Given() {
-		return &Client{o: o, home: host, http: &http.Client{CheckRedirect: bounds.checkRedirect, Transport: transport(o, bounds, config)}}, nil
+		return &Client{o: o, home: host, http: &http.Client{CheckRedirect: checkRedirect, Transport: transport(o, bounds, config)}}, nil
 	}
 	if _, err := o.Certificate.Load(); err != nil {
 		return nil, err
 	}
-	return &Client{o: o, home: host, http: &http.Client{CheckRedirect: bounds.checkRedirect, Transport: &doors{
+	return &Client{o: o, home: host, http: &http.Client{CheckRedirect: checkRedirect, Transport: &doors{
 		host:      host,
 		home:      transport(o, bounds, showing(o.Certificate, config)),
 		elsewhere: transport(o, bounds, config),
@@ -111,9 +123,13 @@ func transport(o Options, bounds *inner, config *tls.Config) *http.Transport {
 	// attack: no GOAWAY, no header flood in frames.
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
+	proxy := bounds.proxy
+	if o.NoProxy {
+		proxy = nil
+	}
 	return &http.Transport{
 		Protocols:              protocols,
-		Proxy:                  bounds.proxy,
+		Proxy:                  proxy,
 		OnProxyConnectResponse: proxyAnswered,
 		DialContext:            o.Dial,
 		TLSClientConfig:        config,
@@ -142,6 +158,10 @@ type Request struct {
 	// Header goes along. Of it a redirect to another host takes only what is
 	// in carried: all else may be a credential.
 	Header http.Header
+	// Mark tells the state of the file by an answer that brings it. What it
+	// has behind an ETag and a space is compared, and not sent. Default: the
+	// ETag, or the date.
+	Mark func(http.Header) source.Mark
 }
 
 // loadRoots gives nil, the system's authorities, where no file is named.

@@ -105,6 +105,9 @@ func (a *Answer) Status() *fault.Error {
 		f = fault.New(fault.Status, err, "check Path=")
 	}
 	f.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), serversNow(resp))
+	if a.c.o.Explain != nil {
+		f = a.c.o.Explain(a, f)
+	}
 	return f
 }
 

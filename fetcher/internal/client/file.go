@@ -19,7 +19,7 @@ func (c *Client) Read(ctx context.Context, r Request, max int64, since source.Ma
 	defer cancel()
 	switch {
 	case isETag(since):
-		r = r.with("If-None-Match", string(since))
+		r = r.with("If-None-Match", validator(since))
 	case since != "":
 		r = r.with("If-Modified-Since", string(since))
 	}
@@ -49,6 +49,9 @@ func (c *Client) Read(ctx context.Context, r Request, max int64, since source.Ma
 	if int64(len(raw)) > max {
 		return nil, "", source.TooLarge(r.Name, -1, max)
 	}
+	if r.Mark != nil {
+		return raw, r.Mark(resp.Header), nil
+	}
 	return raw, markOfRead(resp), nil
 }
 
@@ -61,7 +64,7 @@ func (c *Client) Open(ctx context.Context, r Request, from source.Position) (*so
 		// A weak tag must not stand in If-Range (RFC 9110, 13.1.5); the
 		// comparison below then has to do.
 		if from.Mark != "" && !isWeak(from.Mark) {
-			r = r.with("If-Range", string(from.Mark))
+			r = r.with("If-Range", validator(from.Mark))
 		}
 	}
 	answer, err := c.Do(ctx, r)
@@ -70,6 +73,9 @@ func (c *Client) Open(ctx context.Context, r Request, from source.Position) (*so
 	}
 	resp := answer.Response
 	s := &source.Stream{Body: answer, Size: resp.ContentLength, Mark: markOfResponse(resp)}
+	if r.Mark != nil {
+		s.Mark = r.Mark(resp.Header)
+	}
 	if encoding := encodingOf(resp); encoding != "" {
 		// Some servers say so of every .gz file they keep. The bytes are
 		// taken as they come, and the digest decides.
@@ -87,7 +93,7 @@ func (c *Client) Open(ctx context.Context, r Request, from source.Position) (*so
 		}
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && from.Offset > 0:
 	default:
-		answer.Close()
+		defer answer.Close()
 		return nil, answer.Status()
 	}
 	// The file is not the one we have a part of.
@@ -164,6 +170,15 @@ func markOfResponse(resp *http.Response) source.Mark {
 		}
 	}
 	return ""
+}
+
+// validator is the part of a mark that a server knows.
+func validator(m source.Mark) string {
+	if !isETag(m) {
+		return string(m)
+	}
+	tag, _, _ := strings.Cut(string(m), " ")
+	return tag
 }
 
 // isETag tells a tag from a date, the two that a mark may be (RFC 9110, 8.8).
