@@ -125,6 +125,32 @@ func Conform(t *testing.T, open func(t *testing.T) (source.Source, Publisher)) {
 		}
 	})
 
+	t.Run("list", func(t *testing.T) {
+		s, p := open(t)
+		lister, ok := s.(source.Lister)
+		if !ok {
+			return // it need not be one
+		}
+		if files, err := lister.List(ctx, 10); err != nil || len(files) != 0 {
+			t.Fatalf("an empty source lists %v, %v", files, err)
+		}
+		want := map[string]int64{"app_1": 10, "app_2.zst": 20, "a b&c+d%25": 3, "ünï": 0}
+		for name, size := range want {
+			p.Publish(name, make([]byte, size))
+		}
+		files, err := lister.List(ctx, 100)
+		if err != nil || len(files) != len(want) {
+			t.Fatalf("%v, %v; want %v", files, err, want)
+		}
+		for _, f := range files {
+			if size, ok := want[f.Name]; !ok || f.Size != size {
+				t.Errorf("listed %q with %d bytes; want %v", f.Name, f.Size, want)
+			}
+		}
+		_, err = lister.List(ctx, 1)
+		WantCode(t, err, fault.MetaTooLarge, false)
+	})
+
 	t.Run("canceled", func(t *testing.T) {
 		s, p := open(t)
 		p.Publish("app", make([]byte, 8<<20))
