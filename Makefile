@@ -38,6 +38,12 @@ TOOLS := $(UPGRADERD_CACHE)/tools/$(shell go env GOVERSION)
 STATICCHECK := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)/staticcheck
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 
+# So are the servers that tests follow releases from, where Debian has none.
+VERSITYGW_VERSION := v1.8.0
+METADATA_MOCK_VERSION := v1.13.0
+VERSITYGW := $(TOOLS)/versitygw-$(VERSITYGW_VERSION)/versitygw
+METADATA_MOCK := $(TOOLS)/ec2-metadata-mock-$(METADATA_MOCK_VERSION)/ec2-metadata-mock
+
 .PHONY: build
 build:
 	CGO_ENABLED=0 go build -trimpath -o bin/upgraderd ./cmd/upgraderd
@@ -55,7 +61,7 @@ lint: packages $(STATICCHECK) $(GOLANGCI_LINT)
 	shellcheck .ci/run test/lab/tree test/lab/keeper.sh
 
 .PHONY: unit
-unit: packages
+unit: packages servers
 	CGO_ENABLED=1 go test -race -timeout 20m ./...
 	CGO_ENABLED=0 go test -run EveryCall -timeout 20m ./upgrader # each call, of which -race breaks a few
 
@@ -105,8 +111,17 @@ packages:
 		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$${missing[@]}"; \
 	fi
 
+.PHONY: servers
+servers: $(VERSITYGW) $(METADATA_MOCK)
+
 $(STATICCHECK):
 	GOBIN=$(@D) go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
 
 $(GOLANGCI_LINT):
 	GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+
+$(VERSITYGW):
+	GOBIN=$(@D) go install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)
+
+$(METADATA_MOCK):
+	GOBIN=$(@D) go install github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock@$(METADATA_MOCK_VERSION)

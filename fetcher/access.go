@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher/internal/credential"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source/s3"
 )
 
 // SecretMax bounds what TokenFile and LoginFile hold, in bytes.
@@ -35,6 +36,9 @@ func CheckCertificate(chain, key []byte) (from, until time.Time, err error) {
 	}
 	return pair.Leaf.NotBefore, pair.Leaf.NotAfter, nil
 }
+
+// CheckCredentials tells whether raw can be what CredentialFile holds.
+func CheckCredentials(raw []byte) error { return s3.CheckKeys(raw) }
 
 // access is what the options have to show to a server.
 func access(o Options) credential.Access {

@@ -229,7 +229,7 @@ func (f *Fetcher) read(manifest []byte) (Listing, error) {
 // lookAtFiles believes a directory without a manifest.
 func (f *Fetcher) lookAtFiles(ctx context.Context, lister source.Lister, old cache, state source.Mark) (cache, error) {
 	now := cache{state: state}
-	if old.filled && old.state == state {
+	if old.filled && state != "" && old.state == state {
 		now.listing = old.listing
 		now.listing.Unchanged = true
 		return now, nil
@@ -247,6 +247,7 @@ func (f *Fetcher) lookAtFiles(ctx context.Context, lister source.Lister, old cac
 		}
 	}
 	now.listing.Candidates = newestFirst(found)
+	now.listing.Unchanged = old.filled && slices.Equal(old.listing.Candidates, now.listing.Candidates)
 	return now, nil
 }
 

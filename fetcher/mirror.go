@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -32,6 +31,11 @@ type mirror struct {
 	failed fault.Code // the last time, "" where it did not
 }
 
+func isWeb(path string) bool {
+	u, err := url.Parse(path)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https")
+}
+
 // openMirrors opens all of them, or none.
 func openMirrors(o Options) (mirrors []*mirror, err error) {
 	defer func() {
@@ -44,15 +48,15 @@ func openMirrors(o Options) (mirrors []*mirror, err error) {
 	switch {
 	case len(o.Mirrors) >= mirrorsMax:
 		return nil, fault.New(fault.ConfigSource, fmt.Errorf("%d mirrors, at most %d are taken", len(o.Mirrors), mirrorsMax-1), "remove some of Mirror=")
-	case len(o.Mirrors) > 0 && filepath.IsAbs(o.Path):
-		return nil, fault.New(fault.ConfigSource, errors.New("mirrors are given for a directory"), "Mirror= is for a Path= that is a URL")
+	case len(o.Mirrors) > 0 && !isWeb(o.Path):
+		return nil, fault.New(fault.ConfigSource, errors.New("mirrors are given for what is not a web server"), "Mirror= is for a Path= that is an http(s) URL")
 	}
 	for i, path := range append([]string{o.Path}, o.Mirrors...) {
 		m := &mirror{o: o}
 		m.o.Mirrors = nil
 		if i > 0 {
-			if filepath.IsAbs(path) {
-				return mirrors, fault.New(fault.ConfigSource, errors.New("a directory is given as a mirror"), "Mirror= takes a URL")
+			if !isWeb(path) {
+				return mirrors, fault.New(fault.ConfigSource, errors.New("what is not a web server is given as a mirror"), "Mirror= takes an http(s) URL")
 			}
 			m.o = o.elsewhere(path)
 		}

@@ -377,9 +377,9 @@ func TestNewRefusesMirrors(t *testing.T) {
 		mirrors []string
 		says    string
 	}{
-		{s.dir, []string{"https://example.org"}, "for a directory"},
-		{"https://example.org", []string{s.dir}, "a directory is given as a mirror"},
-		{"https://example.org", []string{"https://b.example.org", "example.org"}, "neither"},
+		{s.dir, []string{"https://example.org"}, "for what is not a web server"},
+		{"https://example.org", []string{s.dir}, "is given as a mirror"},
+		{"https://example.org", []string{"https://b.example.org", "example.org"}, "is given as a mirror"}, {"https://example.org", []string{"https://"}, "neither"},
 		{"https://example.org", slices.Repeat([]string{"https://example.org"}, mirrorsMax), "at most 15"},
 	} {
 		o := s.options()

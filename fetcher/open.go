@@ -10,6 +10,7 @@ import (
 	"github.com/upgraderd/upgraderd/fetcher/internal/credential"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/local"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source/s3"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/web"
 )
 
@@ -18,6 +19,7 @@ import (
 var kinds = map[string]func(u *url.URL, o Options) (source.Source, error){
 	"http":  openWeb,
 	"https": openWeb,
+	"s3":    openS3,
 }
 
 // openSource gives what Path= names.
@@ -45,6 +47,20 @@ func openWeb(u *url.URL, o Options) (source.Source, error) {
 		return nil, notAPath()
 	}
 	return web.New(u, clientOptions(o))
+}
+
+func openS3(u *url.URL, o Options) (source.Source, error) {
+	if access(o).Given() {
+		return nil, fault.New(fault.ConfigSource, errors.New("a bucket takes neither a token nor a login"), "write CredentialFile= for TokenFile= or LoginFile=")
+	}
+	return s3.New(u, s3.Options{
+		Endpoint:       o.Endpoint,
+		Region:         o.Region,
+		Style:          s3.Style(o.AddressingStyle),
+		CredentialFile: o.CredentialFile,
+		InstanceRole:   o.InstanceRole,
+		Client:         clientOptions(o),
+	})
 }
 
 func clientOptions(o Options) client.Options {

@@ -48,6 +48,7 @@ func (r *reading) crossAccess() {
 	}
 	for _, key := range []struct{ name, file string }{
 		{"TokenFile", src.TokenFile}, {"LoginFile", src.LoginFile}, {"CertificateFile", src.CertificateFile}, {"PrivateKeyFile", src.PrivateKeyFile},
+		{"CredentialFile", src.CredentialFile},
 	} {
 		if key.file == "" {
 			continue

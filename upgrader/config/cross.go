@@ -18,6 +18,7 @@ func (r *reading) cross() {
 	r.crossOwn()
 	r.crossTrust()
 	r.crossAccess()
+	r.crossKind()
 	r.crossProbes()
 	r.crossFetcher()
 }
@@ -55,7 +56,7 @@ func (r *reading) crossOwn() {
 
 func (r *reading) crossTrust() {
 	src := &r.target.Source
-	plainHTTP := slices.ContainsFunc(append([]string{src.Path}, src.Mirrors...), func(path string) bool {
+	plainHTTP := transport(*src) == "http" || slices.ContainsFunc(src.Mirrors, func(path string) bool {
 		return strings.HasPrefix(strings.ToLower(path), "http://")
 	})
 	named := len(r.given["Source.Key"]) > 0 // a bad key has its own diagnostic
@@ -100,17 +101,46 @@ func (r *reading) crossTrust() {
 	case r.ok() && !r.peek:
 		r.crossKeys()
 	}
-	if len(src.Mirrors) > 0 && path.IsAbs(src.Path) {
+	if len(src.Mirrors) > 0 && src.Path != "" && !strings.HasPrefix(strings.ToLower(src.Path), "http") {
 		r.report(r.where("Source", "Mirror"), Diagnostic{
-			Code: CodeConflict, Message: "Mirror= is given, and the source is a directory",
-			Hint: "remove Mirror=, or name a URL in Path=",
+			Code: CodeConflict, Message: "Mirror= is given, and the source is not a web server",
+			Hint: "remove Mirror=, or name an http(s) URL in Path=",
 		})
 	}
-	if src.CAFile != "" && src.Path != "" && !strings.HasPrefix(strings.ToLower(src.Path), "https://") {
+	if src.CAFile != "" && src.Path != "" && transport(*src) != "https" {
 		r.report(r.where("Source", "CAFile"), Diagnostic{
 			Code: CodeConflict, Warning: true,
 			Message: "CAFile= has no effect: the source is not https://",
 		})
+	}
+}
+
+// transport tells what carries the files: "http", "https" or, for a directory, "".
+func transport(src fetcher.Options) string {
+	switch scheme, _, isURL := strings.Cut(strings.ToLower(src.Path), "://"); {
+	case !isURL:
+		return ""
+	case scheme == "http", scheme == "https":
+		return scheme
+	case strings.HasPrefix(strings.ToLower(src.Endpoint), "http://"):
+		return "http"
+	}
+	return "https"
+}
+
+// crossKind finds keys that the kind of source does not know.
+func (r *reading) crossKind() {
+	scheme, _, _ := strings.Cut(strings.ToLower(r.target.Source.Path), "://")
+	if scheme == "s3" || scheme == "" {
+		return
+	}
+	for _, name := range []string{"CredentialFile", "InstanceRole", "Region", "Endpoint", "AddressingStyle"} {
+		if len(r.given["Source."+name]) > 0 {
+			r.report(r.where("Source", name), Diagnostic{
+				Code: CodeConflict, Warning: true,
+				Message: name + "= has no effect: it is for s3://",
+			})
+		}
 	}
 }
 
@@ -172,7 +202,7 @@ func (r *reading) crossFetcher() {
 		}
 	}
 	src.Verify, src.Keys, src.RevokedKeys, src.Threshold, src.Root = fetcher.VerifyNo, nil, nil, 0, ""
-	for _, file := range []*string{&src.CAFile, &src.TokenFile, &src.LoginFile, &src.CertificateFile, &src.PrivateKeyFile} {
+	for _, file := range []*string{&src.CAFile, &src.TokenFile, &src.LoginFile, &src.CertificateFile, &src.PrivateKeyFile, &src.CredentialFile} {
 		if *file == "" {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -101,6 +102,35 @@ func TestLoadAll(t *testing.T) {
 	}
 }
 
+// bucketKeys are for s3:// alone.
+var bucketKeys = []string{"CredentialFile", "InstanceRole", "Region", "Endpoint", "AddressingStyle"}
+
+// TestBucketKeys fills the fields of a bucket, which has keys of a file or of a
+// role.
+func TestBucketKeys(t *testing.T) {
+	text := strings.Replace(small, "https://example.org/app", "s3://releases/app", 1)
+	plain := one(t, text)
+	root := plant(t, []txtar.File{
+		{Name: "etc/upgraderd/app.upgrade", Data: []byte(text + "CredentialFile=/etc/credstore/aws\nRegion=eu-central-1\nEndpoint=https://s3.example.com\nAddressingStyle=virtual\n")},
+		{Name: "etc/upgraderd/role.upgrade", Data: []byte(strings.Replace(text, "app.service", "role.service", 1) + "InstanceRole=yes\n")},
+		{Name: "etc/credstore/aws", Data: []byte("[default]\naws_access_key_id = AK\naws_secret_access_key = secret\n")},
+	})
+	got, ds := Load(root, "app")
+	if len(ds) > 0 {
+		t.Fatal(ds)
+	}
+	want, _ := Load(plain, "app")
+	want.File, got.File = "", ""
+	s := &want.Source
+	s.CredentialFile, s.Region, s.Endpoint, s.AddressingStyle = "/etc/credstore/aws", "eu-central-1", "https://s3.example.com", "virtual"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	if got, ds := Load(root, "role"); len(ds) > 0 || !got.Source.InstanceRole {
+		t.Errorf("InstanceRole=yes: %v", ds)
+	}
+}
+
 // A field that no key fills would be a promise nobody keeps.
 func TestEveryFieldHasAKey(t *testing.T) {
 	var text strings.Builder
@@ -109,7 +139,8 @@ func TestEveryFieldHasAKey(t *testing.T) {
 		for _, k := range Keys() {
 			value := k.Example
 			switch {
-			case k.Section != s, k.Name == "Root", k.Name == "LoginFile": // in the place of keys, and of a token
+			case k.Section != s, k.Name == "Root", k.Name == "LoginFile", // in the place of keys, and of a token
+				slices.Contains(bucketKeys, k.Name):
 				continue
 			case k.Name == "TokenFile":
 				value = "/etc/credstore/token"
@@ -158,7 +189,8 @@ func TestEveryFieldHasAKey(t *testing.T) {
 			return
 		}
 		switch name {
-		case "Target.Source.Root", "Target.Source.LoginFile": // see above
+		case "Target.Source.Root", "Target.Source.LoginFile", "Target.Source.CredentialFile", "Target.Source.InstanceRole", "Target.Source.Region",
+			"Target.Source.Endpoint", "Target.Source.AddressingStyle": // see above
 		case "Target.Source.StateDir": // the daemon knows where
 		default:
 			if v.IsZero() {

@@ -38,8 +38,8 @@ func TestDocumentedFilesLoad(t *testing.T) {
 		// The keys of the examples are files that a reader would have.
 		text = strings.ReplaceAll(text, "/etc/upgraderd/app.pub", keyA)
 		text = strings.ReplaceAll(text, "/etc/upgraderd/revoked.pub", keyC)
-		for _, file := range []string{"CAFile=", "TokenFile=", "LoginFile=", "CertificateFile=", "PrivateKeyFile="} {
-			text = strings.Replace(text, file, "X-"+file, 1)
+		for _, file := range append([]string{"CAFile", "TokenFile", "LoginFile", "CertificateFile", "PrivateKeyFile"}, bucketKeys...) {
+			text = strings.Replace(text, file+"=", "X-"+file+"=", 1)
 		}
 		text = strings.Replace(text, "#Root=", "#X-Root=", 1)
 		if name == "all" {

@@ -45,6 +45,18 @@ func word[T ~string](field func(*upgrader.Target) *T, known ...T) setter {
 	}
 }
 
+// boolean is yes or no, in the spellings of systemd.
+func boolean(field func(*upgrader.Target) *bool) setter {
+	return func(_ scope, t *upgrader.Target, value string) error {
+		yes, err := unitfile.Bool(value)
+		if err != nil {
+			return refuse("write yes or no", "%s is no boolean", unitfile.Quote(value))
+		}
+		*field(t) = yes
+		return nil
+	}
+}
+
 func noneOf(value string, spellings []string) error {
 	hint := ""
 	if n := nearest(value, spellings); n != "" {

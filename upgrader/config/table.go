@@ -88,7 +88,8 @@ func Keys() []Key {
 		},
 		{
 			Section: "Source", Name: "Path", Value: "DIRECTORY|URL", Required: true, Example: "https://example.org/app",
-			Help: "Where releases come from: an absolute directory, or an `https://` URL of one, that holds `SHA256SUMS`, its signature and " +
+			Help: "Where releases come from: an absolute directory, an `https://` URL of one, or a bucket, `s3://BUCKET/PREFIX` (see " +
+				"[sources](sources.md)), that holds `SHA256SUMS`, its signature and " +
 				"the artifacts side by side; with `Verify=tuf` one that holds `metadata/` and `targets/`. `http://` is taken only with a signature. A user name or a password in the URL is refused, " +
 				"since everybody can read this file.",
 			set: text(func(t *target) *string { return &t.Source.Path }, sourcePath),
@@ -171,6 +172,34 @@ func Keys() []Key {
 			Section: "Source", Name: "PrivateKeyFile", Value: "FILE", Example: "%d/host.key",
 			Help: "The private key of `CertificateFile=`, in PEM and not encrypted, kept like the file in `TokenFile=`.",
 			set:  text(func(t *target) *string { return &t.Source.PrivateKeyFile }, absolute),
+		},
+		{
+			Section: "Source", Name: "CredentialFile", Value: "FILE", Example: "%d/app.aws",
+			Help: "For `s3://`: a credentials file of the AWS tools, of which `[default]` counts, kept as that in `TokenFile=` and read for each " +
+				"request. Without it `AWS_ACCESS_KEY_ID` and its kin in the daemon's environment count, and without these requests are anonymous.",
+			set: secret(func(t *target) *string { return &t.Source.CredentialFile }, fetcher.CheckCredentials),
+		},
+		{
+			Section: "Source", Name: "InstanceRole", Value: "BOOLEAN", Default: "no", Example: "yes",
+			Help: "For `s3://`: the credentials are those of the role of the EC2 instance that this host is, by version 2 of the instance " +
+				"metadata service. They are renewed by themselves.",
+			set: boolean(func(t *target) *bool { return &t.Source.InstanceRole }),
+		},
+		{
+			Section: "Source", Name: "Region", Value: "REGION", Example: "eu-central-1",
+			Help: "For `s3://`: the region of the bucket. By default that of `AWS_REGION` in the daemon's environment, or `us-east-1`.",
+			set:  text(func(t *target) *string { return &t.Source.Region }, oneWord),
+		},
+		{
+			Section: "Source", Name: "Endpoint", Value: "URL", Example: "https://s3.example.com",
+			Help: "For `s3://`: the service that has the bucket, where it is not Amazon's. `http://` is taken only with a signature.",
+			set:  text(func(t *target) *string { return &t.Source.Endpoint }, endpoint),
+		},
+		{
+			Section: "Source", Name: "AddressingStyle", Value: "auto|path|virtual", Example: "virtual",
+			Help: "For `s3://`: where a request names the bucket. `path` writes it before the object, `virtual` before the host's name. `auto`, " +
+				"which is assumed, is `path` with `Endpoint=`, and `virtual` without where the bucket's name allows it.",
+			set: word(func(t *target) *string { return &t.Source.AddressingStyle }, "auto", "path", "virtual"),
 		},
 		{
 			Section: "Source", Name: "PollIntervalSec", Value: "TIME", Default: "15min", Example: "1h",

@@ -101,7 +101,11 @@ func sourcePath(v string) (string, error) {
 	if !ok || strings.Trim(strings.ToLower(scheme), "abcdefghijklmnopqrstuvwxyz0123456789+") != "" {
 		return "", refuse(hint, "this is neither an absolute directory nor a URL")
 	}
-	if s := strings.ToLower(scheme); s != "http" && s != "https" {
+	switch strings.ToLower(scheme) {
+	case "http", "https":
+	case "s3":
+		return v, plain(v) // the fetcher judges what is in it
+	default:
 		return "", refuse(hint, "%s is no kind of source", unitfile.Quote(scheme+"://"))
 	}
 	u, err := webAddress(v)
@@ -116,10 +120,34 @@ func sourcePath(v string) (string, error) {
 
 // mirror accepts what sourcePath does, but no directory.
 func mirror(_ scope, v string) (string, error) {
-	if path.IsAbs(v) {
+	scheme, _, isURL := strings.Cut(strings.ToLower(v), "://")
+	switch {
+	case path.IsAbs(v):
 		return "", refuse("write a URL that begins with https://", "a directory has no mirrors and is none")
+	case isURL && scheme != "http" && scheme != "https":
+		return "", refuse("write a URL that begins with https://", "%s has no mirrors and is none", unitfile.Quote(scheme+"://"))
 	}
 	return sourcePath(v)
+}
+
+// endpoint accepts the URL of a service.
+func endpoint(v string) (string, error) {
+	u, err := webAddress(v)
+	switch {
+	case err != nil:
+		return "", err
+	case u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return "", refuse("write a URL such as https://s3.example.com", "the endpoint is not a plain http(s) URL")
+	}
+	return v, nil
+}
+
+// oneWord accepts a name without spaces.
+func oneWord(v string) (string, error) {
+	if strings.ContainsAny(v, " \t") {
+		return "", refuse("", "%s is more than one word", unitfile.Quote(v))
+	}
+	return v, plain(v)
 }
 
 // webAddress accepts an http or https URL. Its errors do not show the URL.

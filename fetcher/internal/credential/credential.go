@@ -152,7 +152,7 @@ func oneLine(raw []byte) ([]byte, error) {
 
 // readFile has parse read the file that a key names.
 func readFile(key, name string, parse func(raw []byte) error) error {
-	raw, err := read(name, Max)
+	raw, err := Read(name)
 	if err == nil {
 		if err = parse(raw); err != nil {
 			err = fmt.Errorf("%s %w", name, err)
@@ -163,6 +163,9 @@ func readFile(key, name string, parse func(raw []byte) error) error {
 	}
 	return nil
 }
+
+// Read gives a regular file, and one byte more than Max of a larger one.
+func Read(name string) ([]byte, error) { return read(name, Max) }
 
 // read gives up to most bytes, and one more where there are more.
 func read(name string, most int64) ([]byte, error) {
