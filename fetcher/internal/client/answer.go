@@ -46,7 +46,7 @@ func (c *Client) Do(ctx context.Context, r Request) (*Answer, error) {
 	if r.Header != nil {
 		req.Header = r.Header.Clone()
 	}
-	if r.URL.Hostname() == c.home {
+	if r.URL.Hostname() == c.home && !r.Anonymous {
 		if err := c.o.Access.Authorize(req.Header); err != nil {
 			a.Close()
 			return nil, err

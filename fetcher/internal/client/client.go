@@ -162,6 +162,9 @@ type Request struct {
 	// has behind an ETag and a space is compared, and not sent. Default: the
 	// ETag, or the date.
 	Mark func(http.Header) source.Mark
+	// Anonymous has nothing of Options.Access shown, wherever the URL leads:
+	// it is not the server's own word.
+	Anonymous bool
 }
 
 // loadRoots gives nil, the system's authorities, where no file is named.

@@ -87,8 +87,17 @@ func (a *Answer) Status() *fault.Error {
 	resp := a.Response
 	code := resp.StatusCode
 	err := fmt.Errorf("%s: %d %s", a.name, code, http.StatusText(code))
+	now := serversNow(resp)
+	wait := retryAfter(resp.Header.Get("Retry-After"), now)
+	limit, limited := usedUp(resp.Header, now)
 	var f *fault.Error
 	switch {
+	case limited && (code == http.StatusForbidden || code == http.StatusTooManyRequests):
+		wait = max(wait, limit)
+		err = fmt.Errorf("%w; no more requests are let in until %s", err, now.Add(wait).UTC().Format("15:04:05 MST"))
+		f = fault.Passing(fault.Throttled, err, "raise PollIntervalSec=")
+	case code == http.StatusForbidden && wait > 0:
+		f = fault.Passing(fault.Throttled, err, "raise PollIntervalSec=")
 	case code == http.StatusNotFound || code == http.StatusGone:
 		f = fault.Passing(fault.NotFound, err, "check Path=, and that the file is published")
 	case code == http.StatusUnauthorized || code == http.StatusForbidden || code == http.StatusUnavailableForLegalReasons:
@@ -104,7 +113,7 @@ func (a *Answer) Status() *fault.Error {
 	default:
 		f = fault.New(fault.Status, err, "check Path=")
 	}
-	f.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), serversNow(resp))
+	f.RetryAfter = wait
 	if a.c.o.Explain != nil {
 		f = a.c.o.Explain(a, f)
 	}
