@@ -77,6 +77,7 @@ type cache struct {
 	manifestMark source.Mark
 	signatures   map[string]signed   // by file name
 	state        source.Mark         // of a source listed without manifest
+	tag          string              // of the release that a source.Looker found
 	places       map[Candidate]place // of TUF targets
 	listing      Listing
 	filled       bool
@@ -162,12 +163,19 @@ func (f *Fetcher) look(ctx context.Context, m *mirror, old cache, state source.M
 // both are what they were.
 func (f *Fetcher) lookAtManifest(ctx context.Context, m *mirror, old cache, state source.Mark) (cache, error) {
 	now := old
+	if looker, ok := m.source.(source.Looker); ok {
+		view, err := looker.Look(ctx)
+		if err != nil {
+			return cache{}, err
+		}
+		state, now.tag = view.Mark, view.Tag
+	}
 	manifestSame, err := m.readInto(ctx, manifestName, manifestMax, &now.manifest, &now.manifestMark)
 	if isMissing(err) {
 		if lister, ok := m.source.(source.Lister); ok && f.Unsigned() {
-			return f.lookAtFiles(ctx, lister, old, state)
+			return f.lookAtFiles(ctx, lister, old, state, now.tag)
 		}
-		return cache{}, fault.Passing(fault.MetaMissing, errors.New("no "+manifestName), "publish it beside the files: sha256sum * > "+manifestName)
+		return cache{}, fault.Passing(fault.MetaMissing, errors.New("no "+manifestName+ofRelease(now.tag)), "publish it beside the files: sha256sum * > "+manifestName)
 	}
 	if err != nil {
 		return cache{}, err
@@ -184,11 +192,11 @@ func (f *Fetcher) lookAtManifest(ctx context.Context, m *mirror, old cache, stat
 			return cache{}, err
 		}
 	}
-	if manifestSame && signaturesSame && old.filled {
+	if manifestSame && signaturesSame && old.filled && now.tag == old.tag {
 		now.listing.Unchanged, now.listing.Signers, now.listing.Signed = true, by.By, by.When
 		return now, nil
 	}
-	now.listing, err = f.read(now.manifest)
+	now.listing, err = f.read(now.manifest, now.tag)
 	now.listing.Signers, now.listing.Signed = by.By, by.When
 	return now, err
 }
@@ -207,8 +215,16 @@ func (m *mirror) readInto(ctx context.Context, name string, max int64, raw *[]by
 	return false, nil
 }
 
-// read lists what a manifest names. Whoever calls it has it verified.
-func (f *Fetcher) read(manifest []byte) (Listing, error) {
+func ofRelease(tag string) string {
+	if tag == "" {
+		return ""
+	}
+	return " in release " + tag
+}
+
+// read lists what the manifest of a release names. Whoever calls it has it
+// verified.
+func (f *Fetcher) read(manifest []byte, tag string) (Listing, error) {
 	var listing Listing
 	m, err := parseManifest(manifest)
 	if err != nil {
@@ -217,7 +233,7 @@ func (f *Fetcher) read(manifest []byte) (Listing, error) {
 	listing.Files, listing.Until, listing.List = len(m.entries), m.until, sha256.Sum256(manifest)
 	var found []ranked
 	for _, e := range m.entries {
-		if r, ok := f.rank(e.name); ok {
+		if r, ok := f.rank(tag, e.name); ok {
 			r.Digest, r.Size = e.digest, -1
 			found = append(found, r)
 		}
@@ -227,9 +243,9 @@ func (f *Fetcher) read(manifest []byte) (Listing, error) {
 }
 
 // lookAtFiles believes a directory without a manifest.
-func (f *Fetcher) lookAtFiles(ctx context.Context, lister source.Lister, old cache, state source.Mark) (cache, error) {
-	now := cache{state: state}
-	if old.filled && state != "" && old.state == state {
+func (f *Fetcher) lookAtFiles(ctx context.Context, lister source.Lister, old cache, state source.Mark, tag string) (cache, error) {
+	now := cache{state: state, tag: tag}
+	if old.filled && old.manifest == nil && state != "" && old.state == state {
 		now.listing = old.listing
 		now.listing.Unchanged = true
 		return now, nil
@@ -241,8 +257,8 @@ func (f *Fetcher) lookAtFiles(ctx context.Context, lister source.Lister, old cac
 	now.listing.Files = len(files)
 	var found []ranked
 	for _, file := range files {
-		if r, ok := f.rank(file.Name); ok && checkName(file.Name) == nil {
-			r.Size = file.Size
+		if r, ok := f.rank(tag, file.Name); ok && checkName(file.Name) == nil {
+			r.Size, r.Digest = file.Size, file.Digest
 			found = append(found, r)
 		}
 	}
@@ -257,9 +273,15 @@ type ranked struct {
 	pattern int
 }
 
-func (f *Fetcher) rank(name string) (ranked, bool) {
+// rank finds the pattern for a file of the release that has this tag, "" for
+// none.
+func (f *Fetcher) rank(tag, name string) (ranked, bool) {
 	for i, p := range f.patterns {
-		if v, ok := p.Match(name); ok {
+		whole := name
+		if p.tagged {
+			whole = tag + "/" + name
+		}
+		if v, ok := p.Match(whole); ok {
 			return ranked{Candidate{Version: v, Name: name}, i}, true
 		}
 	}

@@ -199,6 +199,9 @@ func (t *transfer) receive(p *intake.Part, stream *source.Stream) error {
 		}
 		limit = promised
 	}
+	if vouched := stream.Digest; vouched != [32]byte{} && t.candidate.HasDigest() && vouched != t.candidate.Digest {
+		return fault.Passing(fault.ArtifactDigest, fmt.Errorf("the source says that %s has SHA-256 %x, want %x", t.file, vouched, t.candidate.Digest), hintTogether)
+	}
 	if err := p.Reserve(max(promised, stream.Size)); err != nil {
 		return err
 	}

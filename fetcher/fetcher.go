@@ -109,6 +109,9 @@ func (f *Fetcher) configure() error {
 		}
 		f.patterns = append(f.patterns, p)
 	}
+	if f.versionsByTag() && !hasTags(*o) {
+		return bad("have the names of the files hold the version", "a pattern looks for the version in a tag, and the source has none")
+	}
 	if o.PollInterval < 0 || o.RandomizedDelay < 0 || o.StallTimeout < 0 || o.SizeMax < 0 || o.MaxAge < 0 || o.BandwidthMin < 0 {
 		return bad("", "a time or a size is negative")
 	}

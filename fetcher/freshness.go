@@ -3,6 +3,7 @@ package fetcher
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,6 +67,9 @@ func (f *Fetcher) fresh(l Listing, now time.Time) error {
 	case f.o.MaxAge > 0 && l.Signed.IsZero() && !f.Unsigned():
 		return fault.New(fault.MetaUndated, errors.New("no signature says when it was made, and MaxAge= asks for it"),
 			"sign with minisign, without a comment of your own, or with OpenPGP; or leave MaxAge= out and list a file "+bestBefore+"YYYY-MM-DD")
+	case f.versionsByTag() && l.Signed.IsZero() && !f.Unsigned():
+		return fault.New(fault.MetaUndated, errors.New("no signature says when it was made, and only that tells an old release under a new tag"),
+			"sign with minisign, without a comment of your own, or with OpenPGP; or have the names of the files hold the version")
 	case f.o.MaxAge > 0 && !l.Signed.IsZero() && now.Sub(l.Signed) > f.o.MaxAge:
 		return fault.Passing(fault.MetaExpired, fmt.Errorf("%s was signed at %s, longer ago than MaxAge= allows", manifestName, stamp(l.Signed)),
 			"sign it anew; if this is the newest there is, somebody may be hiding it from this host, or the clock is wrong")
@@ -75,6 +79,12 @@ func (f *Fetcher) fresh(l Listing, now time.Time) error {
 			"publish a new one; if this is the newest there is, somebody may be hiding it from this host, or the clock is wrong")
 	}
 	return nil
+}
+
+// versionsByTag tells that a tag says which version a file is, and nobody signs
+// tags.
+func (f *Fetcher) versionsByTag() bool {
+	return slices.ContainsFunc(f.patterns, func(p Pattern) bool { return p.tagged })
 }
 
 func (f *Fetcher) lastSeen() Seen {

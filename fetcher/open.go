@@ -4,11 +4,13 @@ import (
 	"errors"
 	"net/url"
 	"path/filepath"
+	"strings"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
 	"github.com/upgraderd/upgraderd/fetcher/internal/client"
 	"github.com/upgraderd/upgraderd/fetcher/internal/credential"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source/forge"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/local"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/s3"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/web"
@@ -17,9 +19,12 @@ import (
 // kinds are the sources that Path= can name, by the scheme of its URL. What is
 // not a URL is a directory.
 var kinds = map[string]func(u *url.URL, o Options) (source.Source, error){
-	"http":  openWeb,
-	"https": openWeb,
-	"s3":    openS3,
+	"s3":     openS3,
+	"http":   openWeb,
+	"https":  openWeb,
+	"github": openForge,
+	"gitlab": openForge,
+	"gitea":  openForge,
 }
 
 // openSource gives what Path= names.
@@ -38,8 +43,8 @@ func openSource(o Options) (source.Source, error) {
 
 // notAPath does not repeat the text, which may hold a password.
 func notAPath() error {
-	return fault.New(fault.ConfigSource, errors.New("the path is neither an absolute directory nor an http(s) URL"),
-		"Path= takes an absolute directory, or an http:// or https:// URL of one")
+	return fault.New(fault.ConfigSource, errors.New("the path is neither an absolute directory nor a URL of a kind of source"),
+		"Path= takes an absolute directory, an http:// or https:// URL of one, github://OWNER/REPO, gitlab://HOST/GROUP/PROJECT or gitea://HOST/OWNER/REPO")
 }
 
 func openWeb(u *url.URL, o Options) (source.Source, error) {
@@ -61,6 +66,19 @@ func openS3(u *url.URL, o Options) (source.Source, error) {
 		InstanceRole:   o.InstanceRole,
 		Client:         clientOptions(o),
 	})
+}
+
+func openForge(u *url.URL, o Options) (source.Source, error) {
+	if o.Verify == VerifyTUF {
+		return nil, fault.New(fault.ConfigSource, errors.New("a release of a forge has no directories, and Verify=tuf needs two"), "serve the repository over https, or set Verify=signed")
+	}
+	return forge.New(u, forge.Options{Endpoint: o.Endpoint, Tag: o.Tag, PreRelease: o.PreRelease, Token: access(o).Given(), Client: clientOptions(o)})
+}
+
+// hasTags tells sources whose releases have tags.
+func hasTags(o Options) bool {
+	scheme, _, ok := strings.Cut(o.Path, "://")
+	return ok && forge.Speaks(scheme) && o.Verify != VerifyTUF
 }
 
 func clientOptions(o Options) client.Options {

@@ -22,8 +22,10 @@ const (
 type Options struct {
 	// Target names the target in errors and log lines. Required.
 	Target string
-	// Path is an absolute directory, an http(s) URL of one, or the URL of
-	// another kind of source: s3://BUCKET/PREFIX. Required.
+	// Path is an absolute directory, an http(s) URL of one, the URL of another
+	// kind of source, s3://BUCKET/PREFIX, or of a project whose releases count:
+	// github://OWNER/REPO, gitlab://HOST/GROUP/PROJECT or
+	// gitea://HOST/OWNER/REPO. Required.
 	Path string
 	// Mirrors are further http(s) URLs, at most 15, that hold the same as Path,
 	// tried in order where those before fail. Of Path and Mirrors the first that
@@ -72,16 +74,26 @@ type Options struct {
 	// this host shows to an https server that asks for a certificate. They are
 	// read for each connection. Both or neither.
 	CertificateFile, PrivateKeyFile string
-	// CredentialFile, Region, Endpoint, AddressingStyle ("auto", "path" or "virtual")
-	// and InstanceRole are for Path of s3://BUCKET/PREFIX and say what the AWS
+	// Endpoint is the URL of the service that has a bucket, or of the API of
+	// GitHub, GitLab or Gitea, which is https, or http of this host. Default:
+	// Amazon's, or the forge's own.
+	Endpoint string
+	// CredentialFile, Region, AddressingStyle ("auto", "path" or "virtual") and
+	// InstanceRole are for Path of s3://BUCKET/PREFIX and say what the AWS
 	// tools mean by these words. The file is absolute, and read for each
 	// request; InstanceRole asks the instance metadata service instead. Without
 	// either, AWS_ACCESS_KEY_ID and its kin of the environment count, and
 	// without these requests are anonymous. Region defaults to AWS_REGION, then
-	// to us-east-1; Endpoint to Amazon's; AddressingStyle to "auto": "path" with
+	// to us-east-1; AddressingStyle to "auto": "path" with
 	// an Endpoint, and else "virtual" where the bucket's name allows it.
-	CredentialFile, Region, Endpoint, AddressingStyle string
-	InstanceRole                                      bool
+	CredentialFile, Region, AddressingStyle string
+	InstanceRole                            bool
+	// Tag is that of the one release of a forge that counts. Default: the
+	// newest does.
+	Tag string
+	// PreRelease has the newest release of a forge count even if it is marked
+	// as a pre-release. Default: the newest of the others does.
+	PreRelease bool
 	// PollInterval is the time between two looks at a source that cannot
 	// say that it changed. Default 15 minutes.
 	PollInterval time.Duration

@@ -21,11 +21,15 @@ import (
 //
 // Only @v is used; the others must hold a value of their kind for the name to
 // match. A directory may stand before it, as it is written: for TUF targets, which
-// have one.
+// have one. If @v stands there it is the tag of the release that is meant, for
+// the sources that have one, and the whole is matched with TAG/NAME:
+//
+//	v@v/app-linux-amd64.zst
 type Pattern struct {
-	text  string
-	dir   string // "" or "a/b/"
-	parts []part
+	text   string
+	dir    string // "" or "a/b/"
+	tagged bool   // TAG/NAME is what matches
+	parts  []part
 }
 
 // part is literal text, or a wildcard where field is not 0.
@@ -39,12 +43,14 @@ type part struct {
 func ParsePattern(s string) (Pattern, error) {
 	p := Pattern{text: s}
 	whole := s
-	if i := strings.LastIndexByte(s, '/'); i >= 0 {
+	if i := strings.LastIndexByte(s, '/'); i >= 0 && strings.Contains(s[:i], "@v") {
+		p.tagged = true
+	} else if i >= 0 {
 		p.dir, s = s[:i+1], s[i+1:]
 		if p.dir[:i] != path.Clean(p.dir) || p.dir[0] == '.' || len(p.dir) > nameMax || strings.ContainsFunc(p.dir, func(c rune) bool {
 			return c <= ' ' || c >= 127 || strings.ContainsRune(`@$*?[]!\|`, c)
 		}) {
-			return Pattern{}, fmt.Errorf("pattern %q: the directory before the last \"/\" is not plain", whole)
+			return Pattern{}, fmt.Errorf("pattern %q: the directory before the last \"/\" is not plain, nor a tag with @v", whole)
 		}
 	}
 	seen := map[byte]bool{}

@@ -50,7 +50,7 @@ func CheckRoot(raw []byte) error {
 // lookAtTargets brings the metadata up to date, and gives the targets that match.
 func (f *Fetcher) lookAtTargets(ctx context.Context, m *mirror, old cache) (cache, error) {
 	r := tuf.Repository{Root: f.root, Dir: f.o.StateDir, Source: m.lists, Now: f.now, Log: f.log}
-	wanted := tuf.Wanted{Match: func(name string) bool { _, ok := f.rank(name); return ok && checkName(path.Base(name)) == nil }}
+	wanted := tuf.Wanted{Match: func(name string) bool { _, ok := f.rank("", name); return ok && checkName(path.Base(name)) == nil }}
 	for _, p := range f.patterns {
 		wanted.Prefixes = append(wanted.Prefixes, p.begins())
 	}
@@ -62,7 +62,7 @@ func (f *Fetcher) lookAtTargets(ctx context.Context, m *mirror, old cache) (cach
 	now.listing.Files, now.listing.Until, now.listing.Signers = view.Files, view.Until, view.Roles
 	var found []ranked
 	for _, t := range view.Targets {
-		c, _ := f.rank(t.Path)
+		c, _ := f.rank("", t.Path)
 		c.Name, c.Digest, c.Size = path.Base(t.Path), t.Digest, t.Length
 		dir, name := view.File(t)
 		now.places[c.Candidate] = place{dir, name}

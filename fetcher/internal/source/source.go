@@ -39,6 +39,24 @@ type Lister interface {
 	List(ctx context.Context, max int) ([]File, error)
 }
 
+// Looker is a source whose files are those of one release, which it has to find
+// first. Read, Open and List are of what the last Look found, even if there is
+// a newer one; before the first Look they look themselves.
+type Looker interface {
+	// Look finds the release that is to be had now. One that is not there is
+	// fault.NotFound; what was found before then stays.
+	Look(ctx context.Context) (View, error)
+}
+
+// View is what a Look found.
+type View struct {
+	// Mark is another one whenever anything of the release is another.
+	Mark Mark
+	// Tag is the name of the release, which may hold the version where the
+	// names of its files do not. Nobody has signed it.
+	Tag string
+}
+
 // Watcher is a source that can tell that it changed.
 type Watcher interface {
 	// State marks the source as it is now; the empty mark means that it
@@ -68,7 +86,10 @@ type Position struct {
 // File is a file that a source lists.
 type File struct {
 	Name string
-	Size int64
+	Size int64 // -1 where unknown
+	// Digest is the SHA-256 that the source gives for the file. Zero: it
+	// gives none.
+	Digest [32]byte
 }
 
 // Stream is a file being read.
@@ -82,6 +103,9 @@ type Stream struct {
 	Size int64
 	// Mark is the file's state.
 	Mark Mark
+	// Digest is the SHA-256 that the source gives for the whole file. Zero: it
+	// gives none.
+	Digest [32]byte
 	// Note is what a person should know if the bytes turn out wrong.
 	Note string
 }

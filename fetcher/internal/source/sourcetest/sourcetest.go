@@ -27,6 +27,14 @@ type Publisher interface {
 // Conform is what every source must pass. open gives a new, empty one.
 func Conform(t *testing.T, open func(t *testing.T) (source.Source, Publisher)) {
 	ctx := context.Background()
+	made := open
+	open = func(t *testing.T) (source.Source, Publisher) {
+		s, p := made(t)
+		if l, ok := s.(source.Looker); ok {
+			s = looking{s, l}
+		}
+		return s, p
+	}
 
 	t.Run("read", func(t *testing.T) {
 		s, p := open(t)
@@ -192,6 +200,26 @@ func Conform(t *testing.T, open func(t *testing.T) (source.Source, Publisher)) {
 			t.Errorf("source prints as %q", text)
 		}
 	})
+}
+
+// looking is a source.Looker that looks each time, as a check does.
+type looking struct {
+	source.Source
+	looker source.Looker
+}
+
+func (l looking) Read(ctx context.Context, name string, max int64, since source.Mark) ([]byte, source.Mark, error) {
+	if _, err := l.looker.Look(ctx); err != nil {
+		return nil, "", err
+	}
+	return l.Source.Read(ctx, name, max, since)
+}
+
+func (l looking) Open(ctx context.Context, name string, from source.Position) (*source.Stream, error) {
+	if _, err := l.looker.Look(ctx); err != nil {
+		return nil, err
+	}
+	return l.Source.Open(ctx, name, from)
 }
 
 // Canary stands wherever a secret may stand in what a test gives to a source.
