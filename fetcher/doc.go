@@ -11,6 +11,9 @@
 // SHA256SUMS beside them. Package signature says who signed the raw bytes of
 // SHA256SUMS, before they are parsed.
 //
+// Or a source is a project on GitHub, GitLab, Gitea or Forgejo, and its files are
+// those of one release, which each Check finds.
+//
 // With Verify=tuf the source is a repository of The Update Framework instead, with
 // metadata/ and targets/ below it, and Root= names the root that is trusted to
 // begin with.

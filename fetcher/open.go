@@ -77,7 +77,7 @@ func openForge(u *url.URL, o Options) (source.Source, error) {
 
 // hasTags tells sources whose releases have tags.
 func hasTags(o Options) bool {
-	scheme, _, ok := strings.Cut(o.Path, "://")
+	scheme, _, ok := strings.Cut(strings.ToLower(o.Path), "://")
 	return ok && forge.Speaks(scheme) && o.Verify != VerifyTUF
 }
 

@@ -115,35 +115,6 @@ func (r *reading) crossTrust() {
 	}
 }
 
-// transport tells what carries the files: "http", "https" or, for a directory, "".
-func transport(src fetcher.Options) string {
-	switch scheme, _, isURL := strings.Cut(strings.ToLower(src.Path), "://"); {
-	case !isURL:
-		return ""
-	case scheme == "http", scheme == "https":
-		return scheme
-	case strings.HasPrefix(strings.ToLower(src.Endpoint), "http://"):
-		return "http"
-	}
-	return "https"
-}
-
-// crossKind finds keys that the kind of source does not know.
-func (r *reading) crossKind() {
-	scheme, _, _ := strings.Cut(strings.ToLower(r.target.Source.Path), "://")
-	if scheme == "s3" || scheme == "" {
-		return
-	}
-	for _, name := range []string{"CredentialFile", "InstanceRole", "Region", "Endpoint", "AddressingStyle"} {
-		if len(r.given["Source."+name]) > 0 {
-			r.report(r.where("Source", name), Diagnostic{
-				Code: CodeConflict, Warning: true,
-				Message: name + "= has no effect: it is for s3://",
-			})
-		}
-	}
-}
-
 // crossRoot has one root say which keys count, and nothing else.
 func (r *reading) crossRoot() {
 	for _, name := range []string{"Key", "RevokedKey", "Threshold"} {

@@ -102,8 +102,13 @@ func TestLoadAll(t *testing.T) {
 	}
 }
 
-// bucketKeys are for s3:// alone.
-var bucketKeys = []string{"CredentialFile", "InstanceRole", "Region", "Endpoint", "AddressingStyle"}
+// kindKeys are those that not every kind of source knows.
+func kindKeys() (all []string) {
+	for _, k := range keysOfKinds {
+		all = append(all, k.keys...)
+	}
+	return all
+}
 
 // TestBucketKeys fills the fields of a bucket, which has keys of a file or of a
 // role.
@@ -131,6 +136,21 @@ func TestBucketKeys(t *testing.T) {
 	}
 }
 
+// TestForgeKeys fills the fields of a forge.
+func TestForgeKeys(t *testing.T) {
+	text := strings.Replace(small, "https://example.org/app", "github://acme/app", 1)
+	got, ds := Load(one(t, text+"Endpoint=https://ghe.example.com/api/v3\nPreRelease=yes\n"), "app")
+	if len(ds) > 0 {
+		t.Fatal(ds)
+	}
+	if s := got.Source; s.Endpoint != "https://ghe.example.com/api/v3" || !s.PreRelease {
+		t.Errorf("%+v", s)
+	}
+	if got, ds = Load(one(t, text+"Tag=stable\n"), "app"); len(ds) > 0 || got.Source.Tag != "stable" {
+		t.Errorf("Tag=stable: %v", ds)
+	}
+}
+
 // A field that no key fills would be a promise nobody keeps.
 func TestEveryFieldHasAKey(t *testing.T) {
 	var text strings.Builder
@@ -140,7 +160,7 @@ func TestEveryFieldHasAKey(t *testing.T) {
 			value := k.Example
 			switch {
 			case k.Section != s, k.Name == "Root", k.Name == "LoginFile", // in the place of keys, and of a token
-				slices.Contains(bucketKeys, k.Name):
+				slices.Contains(kindKeys(), k.Name):
 				continue
 			case k.Name == "TokenFile":
 				value = "/etc/credstore/token"
@@ -188,9 +208,11 @@ func TestEveryFieldHasAKey(t *testing.T) {
 			}
 			return
 		}
+		if slices.Contains(kindKeys(), strings.TrimPrefix(name, "Target.Source.")) {
+			return
+		}
 		switch name {
-		case "Target.Source.Root", "Target.Source.LoginFile", "Target.Source.CredentialFile", "Target.Source.InstanceRole", "Target.Source.Region",
-			"Target.Source.Endpoint", "Target.Source.AddressingStyle": // see above
+		case "Target.Source.Root", "Target.Source.LoginFile": // see above
 		case "Target.Source.StateDir": // the daemon knows where
 		default:
 			if v.IsZero() {

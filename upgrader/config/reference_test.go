@@ -38,7 +38,7 @@ func TestDocumentedFilesLoad(t *testing.T) {
 		// The keys of the examples are files that a reader would have.
 		text = strings.ReplaceAll(text, "/etc/upgraderd/app.pub", keyA)
 		text = strings.ReplaceAll(text, "/etc/upgraderd/revoked.pub", keyC)
-		for _, file := range append([]string{"CAFile", "TokenFile", "LoginFile", "CertificateFile", "PrivateKeyFile"}, bucketKeys...) {
+		for _, file := range append([]string{"CAFile", "TokenFile", "LoginFile", "CertificateFile", "PrivateKeyFile"}, kindKeys()...) {
 			text = strings.Replace(text, file+"=", "X-"+file+"=", 1)
 		}
 		text = strings.Replace(text, "#Root=", "#X-Root=", 1)

@@ -88,8 +88,8 @@ func Keys() []Key {
 		},
 		{
 			Section: "Source", Name: "Path", Value: "DIRECTORY|URL", Required: true, Example: "https://example.org/app",
-			Help: "Where releases come from: an absolute directory, an `https://` URL of one, or a bucket, `s3://BUCKET/PREFIX` (see " +
-				"[sources](sources.md)), that holds `SHA256SUMS`, its signature and " +
+			Help: "Where releases come from: an absolute directory, an `https://` URL of one, a bucket, `s3://BUCKET/PREFIX`, or the releases of a project, " +
+				"`github://OWNER/REPO`, `gitlab://HOST/GROUP/PROJECT` or `gitea://HOST/OWNER/REPO` (see [sources](sources.md)), that holds `SHA256SUMS`, its signature and " +
 				"the artifacts side by side; with `Verify=tuf` one that holds `metadata/` and `targets/`. `http://` is taken only with a signature. A user name or a password in the URL is refused, " +
 				"since everybody can read this file.",
 			set: text(func(t *target) *string { return &t.Source.Path }, sourcePath),
@@ -104,7 +104,7 @@ func Keys() []Key {
 			Section: "Source", Name: "MatchPattern", Value: "PATTERN…", List: true, Required: true, Example: "app_@v.tar.zst app_@v",
 			Help: "Names of the files that are artifacts, with `@v` where the version stands and the other wildcards of " +
 				"sysupdate.d(5). Of several patterns the first that matches a file counts. With `Verify=tuf` a directory may stand before it, " +
-				"as in `stable/app_@v`.",
+				"as in `stable/app_@v`; with `github://`, `gitlab://` and `gitea://` a tag that holds the version, as in `v@v/app-linux-amd64`.",
 			set: words(func(t *target) *[]string { return &t.Source.Patterns }, pattern),
 		},
 		{
@@ -192,14 +192,26 @@ func Keys() []Key {
 		},
 		{
 			Section: "Source", Name: "Endpoint", Value: "URL", Example: "https://s3.example.com",
-			Help: "For `s3://`: the service that has the bucket, where it is not Amazon's. `http://` is taken only with a signature.",
-			set:  text(func(t *target) *string { return &t.Source.Endpoint }, endpoint),
+			Help: "The service that has the bucket, where it is not Amazon's; `http://` is taken only with a signature. Or the base of a forge's API, " +
+				"`https://`, or `http://` of this host: needed for GitHub Enterprise, and where GitLab or Gitea do not stand at the top of their host.",
+			set: text(func(t *target) *string { return &t.Source.Endpoint }, endpoint),
 		},
 		{
 			Section: "Source", Name: "AddressingStyle", Value: "auto|path|virtual", Example: "virtual",
 			Help: "For `s3://`: where a request names the bucket. `path` writes it before the object, `virtual` before the host's name. `auto`, " +
 				"which is assumed, is `path` with `Endpoint=`, and `virtual` without where the bucket's name allows it.",
 			set: word(func(t *target) *string { return &t.Source.AddressingStyle }, "auto", "path", "virtual"),
+		},
+		{
+			Section: "Source", Name: "Tag", Value: "TAG", Example: "stable",
+			Help: "The tag of the one release of a forge that counts: to stay with it, or to follow a tag that the publisher moves. By default the " +
+				"newest release counts.",
+			set: text(func(t *target) *string { return &t.Source.Tag }, tag),
+		},
+		{
+			Section: "Source", Name: "PreRelease", Value: "BOOLEAN", Default: "no", Example: "yes",
+			Help: "Whether the newest release of a forge counts even if it is marked as a pre-release.",
+			set:  boolean(func(t *target) *bool { return &t.Source.PreRelease }),
 		},
 		{
 			Section: "Source", Name: "PollIntervalSec", Value: "TIME", Default: "15min", Example: "1h",

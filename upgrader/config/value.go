@@ -89,7 +89,7 @@ func absolute(v string) (string, error) {
 // sourcePath accepts where releases come from. What was written is never
 // quoted in a message: it may hold a password.
 func sourcePath(v string) (string, error) {
-	const hint = "write an absolute directory, or a URL that begins with https://"
+	const hint = "write an absolute directory, or a URL that begins with https://, github://, gitlab:// or gitea://"
 	if path.IsAbs(v) && !strings.HasPrefix(v, "//") {
 		v, err := absolute(v)
 		if err == nil && v == "/" {
@@ -105,6 +105,8 @@ func sourcePath(v string) (string, error) {
 	case "http", "https":
 	case "s3":
 		return v, plain(v) // the fetcher judges what is in it
+	case "github", "gitlab", "gitea":
+		return forgePath(v, scheme)
 	default:
 		return "", refuse(hint, "%s is no kind of source", unitfile.Quote(scheme+"://"))
 	}
@@ -137,7 +139,7 @@ func endpoint(v string) (string, error) {
 	case err != nil:
 		return "", err
 	case u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return "", refuse("write a URL such as https://s3.example.com", "the endpoint is not a plain http(s) URL")
+		return "", refuse("write the https:// URL of the service or its API", "the endpoint is not a plain http(s) URL")
 	}
 	return v, nil
 }

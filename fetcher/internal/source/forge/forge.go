@@ -162,7 +162,7 @@ func isLoopback(host string) bool {
 // segments takes the path of u apart, into at least and at most that many names.
 func segments(u *url.URL, least, most int) ([]string, error) {
 	names := strings.Split(strings.Trim(u.Path, "/"), "/")
-	if len(names) < least || len(names) > most {
+	if names[0] == "" || len(names) < least || len(names) > most {
 		return nil, bad("the path names no project", "write github://OWNER/REPO, gitlab://HOST/GROUP/PROJECT or gitea://HOST/OWNER/REPO")
 	}
 	for _, name := range names {
