@@ -15,6 +15,8 @@ type disk interface {
 	ClearLink(store.LinkName) error
 	SaveRecord(any) error
 	LoadRecord(any) (bool, error)
+	SaveHistory(any) error
+	LoadHistory(any) (bool, error)
 	Order(any) (bool, error)
 	ClearOrder() error
 	MarkBad(store.Digest, store.Bad) error

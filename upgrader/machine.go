@@ -225,6 +225,7 @@ type machine struct {
 	answered  bool              // an order has its answer, and can go
 	inspected bool              // the releases on disk were read back
 	rotten    []store.Release   // those that are not what was verified
+	entered   time.Time         // when the state was; for the attempt's phases
 	retryAt   time.Time         // bounds the next wait; zero: only the source decides
 	checked   time.Time         // when the source answered last
 }
@@ -240,7 +241,7 @@ var errRetired = errors.New("target is no longer configured")
 // anywhere is the same as ending it: the record tells the next one.
 func (m *machine) run(ctx context.Context) error {
 	all := steps()
-	m.state = Recovering
+	m.state, m.entered = Recovering, time.Now()
 	m.lookNow = true
 	defer m.dropVerified()
 	defer m.dropSource()
@@ -282,6 +283,7 @@ func (m *machine) run(ctx context.Context) error {
 // would leave unsaid. A disk that does not take the record stops this target,
 // and nothing else, until it does.
 func (m *machine) enter(ctx context.Context, next State) error {
+	m.pass()
 	m.state = next
 	if next != Staging {
 		m.freeSlot()
@@ -302,6 +304,7 @@ func (m *machine) enter(ctx context.Context, next State) error {
 				m.endTurn() // only now that the verdict is on disk
 				m.disarm(ctx)
 				m.clearOrder(ctx)
+				m.remember(ctx)
 			}
 			return nil
 		}

@@ -53,6 +53,10 @@ type record struct {
 	// Trouble is the failure that is being retried, "" if none.
 	Trouble string   `json:"trouble,omitempty"`
 	Last    *Outcome `json:"last,omitempty"`
+	// Attempt is the one under way, or one whose verdict is not in the history
+	// yet. Number is that of the last one.
+	Attempt *Attempt `json:"attempt,omitempty"`
+	Number  int      `json:"number,omitempty"`
 }
 
 // Verdict is how an attempt to upgrade ended.
@@ -112,6 +116,7 @@ func (m *machine) begin(from store.Release, hasFrom bool, to store.Release, dige
 	}
 	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Failures, r.Down, r.Reason, r.Unproven = "", "", "", 0, "", false, "", false
 	r.Order = nil
+	m.beginAttempt()
 }
 
 // conclude notes how the attempt ended. The next save makes it durable.
@@ -121,6 +126,7 @@ func (m *machine) conclude(v Verdict, reason string) {
 		Verdict: v, From: version(r.From), To: version(r.To), Digest: r.Digest,
 		Reason: reason, When: m.wall.date(),
 	}
+	m.concludeAttempt(v, reason)
 	if v != VerdictInconclusive {
 		r.Attempts = 0
 	}

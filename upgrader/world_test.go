@@ -304,6 +304,7 @@ func (w *world) oracle() {
 	if ok, err := s.LoadRecord(&r); !ok || err != nil {
 		w.t.Errorf("record: %v, %v", ok, err)
 	}
+	w.remembers(r)
 	entries, err := os.ReadDir(s.Path())
 	if err != nil {
 		w.t.Fatal(err)
@@ -317,6 +318,29 @@ func (w *world) oracle() {
 	if err != nil || isBad && (r.Last == nil || r.Last.Verdict != VerdictStuck) {
 		w.t.Errorf("current is known bad: %+v, %v", bad, err)
 	}
+}
+
+// remembers checks that what ended last is in the history, and once.
+func (w *world) remembers(r record) {
+	w.t.Helper()
+	all, err := History(w.state, "app")
+	if err != nil {
+		w.t.Errorf("history: %v", err)
+	}
+	for i, a := range all {
+		if i > 0 && a.Number <= all[i-1].Number {
+			w.t.Errorf("attempt %d comes after %d", a.Number, all[i-1].Number)
+		}
+	}
+	if r.Last == nil {
+		return
+	}
+	for _, a := range all {
+		if a.Digest == r.Last.Digest && a.Verdict == r.Last.Verdict {
+			return
+		}
+	}
+	w.t.Errorf("the history has no attempt that ended as %+v: %+v", *r.Last, all)
 }
 
 func mustDigest(t *testing.T, s *store.Store, r store.Release) store.Digest {

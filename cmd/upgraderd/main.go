@@ -62,7 +62,7 @@ func rootCommand() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withStatus(exitUsage, err) })
 	root.AddCommand(
-		statusCommand(), verifyCommand(), upgradeCommand(), rollbackCommand(), forgiveCommand(), installCommand(), // what people run
+		statusCommand(), checkCommand(), planCommand(), historyCommand(), showCommand(), verifyCommand(), upgradeCommand(), rollbackCommand(), forgiveCommand(), installCommand(), // what people run
 		launchCommand(), daemonCommand(), superviseCommand(), handoverCommand(), // what units run
 		guardCommand(), allowsCommand(), runCheckCommand(),
 		keygenCommand(), publishCommand(), // what publishers run
