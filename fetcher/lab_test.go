@@ -33,6 +33,11 @@ type errand struct {
 	// how many files it holds, 0 for no limit.
 	TmpfsMiB, Inodes int
 	ReadOnly         bool
+	// Hosts is the content of /etc/hosts. Empty: as it is.
+	Hosts string
+	// DNS has the resolver be one that answers with this code, or never where
+	// that is below 0, on a network where nothing else is. Nil: as it is.
+	DNS *int
 }
 
 // outcome is what the child prints.
@@ -54,9 +59,12 @@ func (e errand) run(t *testing.T, env ...string) outcome {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0])
 	cmd.Env = append(append(os.Environ(), errandEnv+"="+string(task)), env...)
-	if e.TmpfsMiB > 0 {
+	if e.alters() {
 		// Mounts of its own, as root or as anybody.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+		if e.DNS != nil {
+			cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWNET
+		}
 		if os.Geteuid() != 0 {
 			cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
 			cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
@@ -75,12 +83,20 @@ func (e errand) run(t *testing.T, env ...string) outcome {
 	return got
 }
 
+// alters tells whether the child sees another system than its parent.
+func (e errand) alters() bool { return e.TmpfsMiB > 0 || e.Hosts != "" || e.DNS != nil }
+
 // do is the child's side.
 func (e errand) do() (outcome, error) {
-	if e.TmpfsMiB > 0 {
+	if e.alters() {
 		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 			return outcome{}, fmt.Errorf("make mounts private: %w", err)
 		}
+		if err := e.name(); err != nil {
+			return outcome{}, err
+		}
+	}
+	if e.TmpfsMiB > 0 {
 		data := fmt.Sprintf("size=%dm,mode=700", e.TmpfsMiB)
 		if e.Inodes > 0 {
 			data += fmt.Sprintf(",nr_inodes=%d", e.Inodes)
