@@ -20,9 +20,9 @@ type Candidate struct {
 	Version Version
 	// Name is the file's name, one element of a path.
 	Name string
-	// Digest is the SHA-256 that the manifest promises. It is zero for a
-	// file of a directory that has no manifest (Verify=no only): its digest
-	// is known once it is fetched.
+	// Digest is the SHA-256 that the manifest promises. It is zero where
+	// there is none, for a file of a directory (Verify=no only) or with
+	// NoManifest: its digest is known once it is fetched.
 	Digest [32]byte
 	// Size in bytes, -1 unknown. TUF metadata promises it.
 	Size int64
@@ -51,7 +51,7 @@ type Listing struct {
 	Unchanged bool
 	// Signers are the keys that signed, as their tools print them: as many as
 	// had to sign. With VerifyTUF they are the roles and their versions.
-	// Empty: unsigned.
+	// Empty: unsigned, or with NoManifest not known before the bytes are.
 	Signers []string
 	// Signed is when the first of them did, by the signatures' own word. Zero:
 	// it is not known.
@@ -134,7 +134,7 @@ func (f *Fetcher) checkAt(ctx context.Context, m *mirror, state source.Mark) (Li
 		}
 		now, err = f.look(ctx, m, cache{}, state)
 	}
-	if err == nil && f.o.Verify != VerifyTUF { // whose roles were asked
+	if err == nil && f.o.Verify != VerifyTUF && !f.o.NoManifest { // which were asked
 		err = f.fresh(now.listing, f.now())
 	}
 	if err != nil {
@@ -155,6 +155,9 @@ func (f *Fetcher) checkAt(ctx context.Context, m *mirror, state source.Mark) (Li
 func (f *Fetcher) look(ctx context.Context, m *mirror, old cache, state source.Mark) (cache, error) {
 	if f.o.Verify == VerifyTUF {
 		return f.lookAtTargets(ctx, m, old)
+	}
+	if f.o.NoManifest {
+		return f.lookAtArtifact(ctx, m, old)
 	}
 	return f.lookAtManifest(ctx, m, old, state)
 }

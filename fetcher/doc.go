@@ -1,7 +1,7 @@
 // Package fetcher brings releases from a source to this host. Its promise: a
 // *Verified is a file on this disk whose bytes have the SHA-256 that a trusted
-// key signed, or a TUF role that follows from a trusted root, and there is no
-// other way to get one.
+// key signed, or a TUF role that follows from a trusted root, or were signed
+// themselves, and there is no other way to get one.
 //
 //	source ── SHA256SUMS, its signatures ──▶ Check ──▶ Listing
 //	source ── app_1.4.2.zst ──▶ Fetch: read ∥ hash ∥ write ──▶ Verified
@@ -20,6 +20,12 @@
 //
 //	source ── metadata/timestamp.json, 7.snapshot.json, … ──▶ Check ──▶ Listing
 //	source ── targets/DIGEST.app_1.4.2.zst ──▶ Fetch
+//
+// With NoManifest there is one file and no list, and its own signature says which
+// release it is, and when its bytes are here that they are it.
+//
+//	source ── app.minisig ──▶ Check ──▶ Listing
+//	source ── app ──▶ Fetch: read ∥ hash ∥ write, verify ──▶ Verified
 //
 // With Verify=no the source is believed. Digests then guard against damage
 // only, and every error and log line says "unsigned".

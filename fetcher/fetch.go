@@ -49,6 +49,10 @@ func (f *Fetcher) fetch(ctx context.Context, c Candidate, dir string, progress f
 	f.mu.Lock()
 	first := f.listed
 	listed := first != nil && slices.Contains(first.cache.listing.Candidates, c)
+	state := source.Mark("")
+	if listed {
+		state = first.cache.manifestMark
+	}
 	f.mu.Unlock()
 	if !listed {
 		return nil, fault.New(fault.MetaUnlisted, errors.New("the last check did not list it"), "check again, it may have been withdrawn")
@@ -62,10 +66,18 @@ func (f *Fetcher) fetch(ctx context.Context, c Candidate, dir string, progress f
 	if v, err := t.found(ctx); v != nil || err != nil {
 		return v, err
 	}
-	var v *Verified
-	if !c.HasDigest() { // so nothing would tell that another mirror has the same
+	if f.o.NoManifest {
+		t.part = "artifact.part"
+		if f.Unsigned() {
+			t.state = state
+		} else {
+			t.proof = f.proof(ctx, c)
+		}
+	}
+	if !t.telling() { // that another mirror has the same
 		return f.fetchFrom(ctx, first, t)
 	}
+	var v *Verified
 	err = f.each(ctx, first, func(m *mirror) (err error) {
 		v, err = f.fetchFrom(ctx, m, t)
 		return err
@@ -86,7 +98,7 @@ func (f *Fetcher) fetchFrom(ctx context.Context, m *mirror, t transfer) (*Verifi
 	if resumed > 0 {
 		f.log.InfoContext(ctx, "went on with a part", "file", t.candidate.Name, "from", resumed)
 	}
-	if resumed > 0 && fault.CodeOf(err) == fault.ArtifactDigest {
+	if code := fault.CodeOf(err); resumed > 0 && (code == fault.ArtifactDigest || code == fault.SigBad) {
 		// The part may be what is wrong: damaged by a power cut, or of a file
 		// that the source has replaced.
 		f.log.WarnContext(ctx, "part was of no use, fetching anew", "file", t.candidate.Name)
@@ -107,7 +119,14 @@ type transfer struct {
 	part      string
 	max       int64
 	progress  func(done, total int64)
+	// Where the digest is not known, proof tells right bytes from wrong ones,
+	// and state, unless empty, is that of the file which was looked at.
+	proof func(raw []byte) error
+	state source.Mark
 }
+
+// telling is whether right bytes can be told from wrong ones.
+func (t *transfer) telling() bool { return t.candidate.HasDigest() || t.proof != nil }
 
 // partName is the name of the unfinished file. Without a digest nothing tells
 // whether a part belongs to what is at the source now, so it is not resumed.
@@ -154,7 +173,7 @@ func (t *transfer) run(ctx context.Context) (v *Verified, resumed int64, err err
 			err = t.giveUp(p, err)
 		}
 	}()
-	if !t.candidate.HasDigest() {
+	if !t.telling() {
 		if err := p.Reset(); err != nil {
 			return nil, 0, err
 		}
@@ -169,6 +188,9 @@ func (t *transfer) run(ctx context.Context) (v *Verified, resumed int64, err err
 		return nil, 0, err
 	}
 	defer stream.Body.Close()
+	if t.state != "" && stream.Mark != t.state {
+		return nil, 0, fault.Passing(fault.SourceChanged, fmt.Errorf("%s is not the file that the last look saw", t.file), "it is looked at again by itself")
+	}
 	if stream.Offset != p.Size() {
 		if err := p.Reset(); err != nil {
 			return nil, 0, err
@@ -222,6 +244,11 @@ func (t *transfer) receive(p *intake.Part, stream *source.Stream) error {
 	case stream.Size >= 0 && p.Size() != stream.Size:
 		return fault.Passing(fault.Size, fmt.Errorf("got %d bytes, want %d", p.Size(), stream.Size), "it is tried again by itself; if it stays so, publish the file anew")
 	case !t.candidate.HasDigest():
+		if t.proof != nil {
+			if err := p.Inspect(t.proof); err != nil {
+				return err
+			}
+		}
 		t.candidate.Digest = got
 	case got != t.candidate.Digest:
 		err := fmt.Errorf("got SHA-256 %x, want %x (%d bytes)", got, t.candidate.Digest, p.Size())
@@ -255,7 +282,7 @@ func (t *transfer) giveUp(p *intake.Part, err error) error {
 	case fault.Canceled, fault.DNS, fault.Connect, fault.Proxy, fault.TLS, fault.Redirect, fault.Protocol,
 		fault.Stalled, fault.TooSlow, fault.Broken, fault.Size, fault.NotFound, fault.Denied, fault.Throttled, fault.Server,
 		fault.Status, fault.SourceMissing, fault.SourceDenied, fault.SourceIO:
-		if p.Size() > 0 && t.candidate.HasDigest() {
+		if p.Size() > 0 && t.telling() {
 			p.Keep()
 			return err
 		}

@@ -96,7 +96,15 @@ func (f *Fetcher) configure() error {
 	default:
 		return fault.New(fault.ConfigTrust, fmt.Errorf("verification %q is unknown", o.Verify), "Verify= takes signed, tuf or no")
 	}
-	if len(o.Patterns) == 0 {
+	if o.NoManifest {
+		switch {
+		case o.Verify == VerifyTUF:
+			return bad("remove Manifest=no", "there is to be no manifest, and a TUF repository has one")
+		case len(o.Patterns) > 0:
+			return bad("remove MatchPattern=, or Manifest=no", "patterns are given, and without a manifest there is one file")
+		}
+	}
+	if len(o.Patterns) == 0 && !o.NoManifest {
 		return bad("set MatchPattern=, e.g. app_@v.zst", "no pattern tells which files are releases")
 	}
 	for _, text := range o.Patterns {

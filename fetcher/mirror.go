@@ -23,6 +23,7 @@ const mirrorsMax = 16
 type mirror struct {
 	o      Options       // with the Path of this one
 	source source.Source // Path
+	file   string        // the one in it, with NoManifest
 	lists  source.Source // what Check reads and Wait watches: source, or a part of it
 
 	// Fetcher.mu guards these.
@@ -59,6 +60,11 @@ func openMirrors(o Options) (mirrors []*mirror, err error) {
 				return mirrors, fault.New(fault.ConfigSource, errors.New("what is not a web server is given as a mirror"), "Mirror= takes an http(s) URL")
 			}
 			m.o = o.elsewhere(path)
+		}
+		if o.NoManifest {
+			if m.o.Path, m.file, err = splitFile(path); err != nil {
+				return mirrors, err
+			}
 		}
 		if m.source, err = openSource(m.o); err != nil {
 			return mirrors, err

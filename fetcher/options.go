@@ -31,8 +31,12 @@ type Options struct {
 	// tried in order where those before fail. Of Path and Mirrors the first that
 	// is as new as what was seen counts. Default: none.
 	Mirrors []string
+	// NoManifest has Path, and each of Mirrors, be the http(s) URL of one file,
+	// the artifact, with its signatures beside it, or with VerifyNo none. Its
+	// version is when it was signed or, with VerifyNo, changed.
+	NoManifest bool
 	// Patterns select files of the source and tell their version; the first
-	// that matches counts. Required. See ParsePattern. With VerifyTUF they
+	// that matches counts. Required, but with NoManifest. See ParsePattern. With VerifyTUF they
 	// select targets, and may begin with a directory.
 	Patterns []string
 	// Verify defaults to VerifySigned.

@@ -81,6 +81,9 @@ func (f *Fetcher) holder(m *mirror, c Candidate) (from source.Source, name strin
 	f.mu.Lock()
 	at, ok := f.listed.cache.places[c]
 	f.mu.Unlock()
+	if f.o.NoManifest {
+		return m.source, m.file, func() {}, nil
+	}
 	if !ok {
 		return m.source, c.Name, func() {}, nil
 	}

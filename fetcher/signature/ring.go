@@ -221,7 +221,7 @@ func (c *Count) unsigned(text string) error {
 			commands = append(commands, s.command(c.doc.name))
 		}
 	}
-	return fault.New(fault.SigMissing, errors.New(text), "sign the manifest: "+strings.Join(commands, ", or "))
+	return fault.New(fault.SigMissing, errors.New(text), "sign it: "+strings.Join(commands, ", or "))
 }
 
 // worst gives the problem that tells most: a signature by a trusted key before
@@ -269,5 +269,5 @@ func forged(d document, file, id string) error {
 }
 
 func unreadable(s scheme, d document, file, why string) error {
-	return fault.New(fault.SigSyntax, fmt.Errorf("%s is no %s signature: %s", file, s, why), "sign the manifest: "+s.command(d.name))
+	return fault.New(fault.SigSyntax, fmt.Errorf("%s is no %s signature: %s", file, s, why), "sign it: "+s.command(d.name))
 }

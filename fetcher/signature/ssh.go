@@ -192,7 +192,7 @@ func (s sshScheme) signer(d document, file string, sig *sshsig.Signature, keys [
 	}
 	if sig.Namespace != Namespace {
 		return nil, fault.New(fault.SigNamespace, fmt.Errorf("%s by key %s was made for the namespace %q, want %q", file, id, sig.Namespace, Namespace),
-			"sign the manifest: "+s.command(d.name))
+			"sign it: "+s.command(d.name))
 	}
 	if !slices.Contains(sshFormats(k.Type()), sig.Signature.Format) {
 		return nil, fault.New(fault.SigWeak, fmt.Errorf("%s by key %s is of the kind %q", file, id, sig.Signature.Format), "sign with an OpenSSH of today")

@@ -17,6 +17,7 @@ import (
 func (r *reading) cross() {
 	r.crossOwn()
 	r.crossTrust()
+	r.crossManifest()
 	r.crossAccess()
 	r.crossKind()
 	r.crossProbes()
@@ -112,6 +113,25 @@ func (r *reading) crossTrust() {
 			Code: CodeConflict, Warning: true,
 			Message: "CAFile= has no effect: the source is not https://",
 		})
+	}
+}
+
+// crossManifest holds a source of one file to what it can be.
+func (r *reading) crossManifest() {
+	src := &r.target.Source
+	if !src.NoManifest {
+		return
+	}
+	refuse := func(key, hint, format string, a ...any) {
+		r.report(r.where("Source", key), Diagnostic{Code: CodeConflict, Message: fmt.Sprintf(format, a...), Hint: hint})
+	}
+	switch {
+	case src.Verify == fetcher.VerifyTUF:
+		refuse("Manifest", "remove Manifest=no", "Manifest=no stands beside Verify=tuf, and a repository has lists")
+	case len(r.given["Source.MatchPattern"]) > 0:
+		refuse("MatchPattern", "remove MatchPattern=, or Manifest=no", "MatchPattern= has nothing to choose from: Manifest=no means one file")
+	case path.IsAbs(src.Path):
+		refuse("Manifest", "leave Manifest=no out; with Verify=no a directory needs no SHA256SUMS", "Manifest=no is for a URL, and the source is a directory")
 	}
 }
 

@@ -159,7 +159,7 @@ func TestEveryFieldHasAKey(t *testing.T) {
 		for _, k := range Keys() {
 			value := k.Example
 			switch {
-			case k.Section != s, k.Name == "Root", k.Name == "LoginFile", // in the place of keys, and of a token
+			case k.Section != s, k.Name == "Root", k.Name == "LoginFile", k.Name == "Manifest", // in the place of keys, of a token, of patterns
 				slices.Contains(kindKeys(), k.Name):
 				continue
 			case k.Name == "TokenFile":
@@ -212,7 +212,7 @@ func TestEveryFieldHasAKey(t *testing.T) {
 			return
 		}
 		switch name {
-		case "Target.Source.Root", "Target.Source.LoginFile": // see above
+		case "Target.Source.Root", "Target.Source.LoginFile", "Target.Source.NoManifest": // see above
 		case "Target.Source.StateDir": // the daemon knows where
 		default:
 			if v.IsZero() {
@@ -628,7 +628,7 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("trust %+v", src)
 		case src.Verify == fetcher.VerifyNo && strings.HasPrefix(strings.ToLower(src.Path), "http:"):
 			t.Errorf("unsigned over http: %q", src.Path)
-		case len(src.Patterns) == 0, len(src.Patterns) > maxItems, len(src.Keys) > maxItems, len(c.Probes) > maxItems:
+		case (len(src.Patterns) == 0) != src.NoManifest, len(src.Patterns) > maxItems, len(src.Keys) > maxItems, len(c.Probes) > maxItems:
 			t.Errorf("lists %+v %+v", src, c)
 		case src.SizeMax < 1, src.PollInterval < time.Second, src.RandomizedDelay < 0, src.StallTimeout <= 0,
 			src.PollInterval > year, src.RandomizedDelay > year, target.CheckTimeout <= 0,

@@ -242,7 +242,7 @@ func (r *reading) fill() {
 	r.target.Name, r.target.File, r.target.Source.Target = r.name, r.files[0], r.name
 	for _, k := range r.keys {
 		given := r.given[k.Section+"."+k.Name]
-		if len(given) == 0 && k.Required && !r.torn {
+		if len(given) == 0 && k.Required && !r.torn && !r.denied(k.Section, k.Unless) {
 			r.report(r.place(k.Section), Diagnostic{
 				Code:    CodeMissing,
 				Message: fmt.Sprintf("%s= is missing in [%s]", k.Name, k.Section),
@@ -258,6 +258,16 @@ func (r *reading) fill() {
 			}
 		}
 	}
+}
+
+// denied tells whether a boolean says no.
+func (r *reading) denied(section, name string) bool {
+	given := r.given[section+"."+name]
+	if len(given) == 0 {
+		return false
+	}
+	yes, err := unitfile.Bool(given[len(given)-1].value)
+	return err == nil && !yes
 }
 
 // place is where a section begins, or the top of the main file where there is

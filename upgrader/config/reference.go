@@ -38,6 +38,8 @@ func Reference() string {
 func (k Key) terms() string {
 	var terms []string
 	switch {
+	case k.Required && k.Unless != "":
+		terms = append(terms, "required, unless `"+k.Unless+"=no`")
 	case k.Required:
 		terms = append(terms, "required")
 	case k.Default != "":

@@ -17,6 +17,9 @@ type Key struct {
 	List bool
 	// Required is set where a target must have it.
 	Required bool
+	// Unless is the key of a boolean in the same section that, where it says
+	// no, makes a required key needless.
+	Unless string
 	// Default is what an absent or empty assignment means, as it would be
 	// written; empty where nothing is assumed.
 	Default string
@@ -101,7 +104,14 @@ func Keys() []Key {
 			set: words(func(t *target) *[]string { return &t.Source.Mirrors }, mirror),
 		},
 		{
-			Section: "Source", Name: "MatchPattern", Value: "PATTERN…", List: true, Required: true, Example: "app_@v.tar.zst app_@v",
+			Section: "Source", Name: "Manifest", Value: "BOOLEAN", Default: "yes", Example: "no",
+			Help: "Whether `Path=` is a directory that holds `SHA256SUMS`. With `no` it is the `https://` URL of the artifact itself, which always has the same name, with its own " +
+				"signature beside it: `app.minisig`, `app.gpg` or `app.asc`, or with `Verify=no` none. Its version is then when it was signed, `2027.01.31.235959` in UTC, or with `Verify=no` " +
+				"when the server says that it was changed; see [sources](sources.md).",
+			set: setManifest,
+		},
+		{
+			Section: "Source", Name: "MatchPattern", Value: "PATTERN…", List: true, Required: true, Unless: "Manifest", Example: "app_@v.tar.zst app_@v",
 			Help: "Names of the files that are artifacts, with `@v` where the version stands and the other wildcards of " +
 				"sysupdate.d(5). Of several patterns the first that matches a file counts. With `Verify=tuf` a directory may stand before it, " +
 				"as in `stable/app_@v`; with `github://`, `gitlab://` and `gitea://` a tag that holds the version, as in `v@v/app-linux-amd64`.",

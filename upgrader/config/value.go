@@ -237,6 +237,15 @@ func setVerify(_ scope, t *upgrader.Target, value string) error {
 	return nil
 }
 
+func setManifest(_ scope, t *upgrader.Target, value string) error {
+	yes, err := unitfile.Bool(value)
+	if err != nil {
+		return refuse("write yes or no", "%s is no boolean", unitfile.Quote(value))
+	}
+	t.Source.NoManifest = !yes
+	return nil
+}
+
 func setMinVersion(s scope, t *upgrader.Target, value string) error {
 	v, err := s.expand(value)
 	if err == nil {

@@ -55,6 +55,27 @@ func (c *Client) Read(ctx context.Context, r Request, max int64, since source.Ma
 	return raw, markOfRead(resp), nil
 }
 
+// Stat asks about a file, and not for it: see source.Stater.
+func (c *Client) Stat(ctx context.Context, r Request) (source.File, source.Mark, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, readTimeout, errTooLong)
+	defer cancel()
+	r.Method = http.MethodHead
+	answer, err := c.Do(ctx, r)
+	if err != nil {
+		return source.File{}, "", err
+	}
+	defer answer.Close()
+	resp := answer.Response
+	if resp.StatusCode != http.StatusOK {
+		return source.File{}, "", answer.Status()
+	}
+	modified, err := http.ParseTime(resp.Header.Get("Last-Modified"))
+	if err != nil {
+		modified = time.Time{}
+	}
+	return source.File{Name: r.Name, Size: resp.ContentLength, Modified: modified}, markOfResponse(resp), nil
+}
+
 // Open starts to get a file, from the middle where the server lets us: see
 // source.Source.
 func (c *Client) Open(ctx context.Context, r Request, from source.Position) (*source.Stream, error) {

@@ -204,3 +204,17 @@ func (r ctxReader) Read(p []byte) (int, error) {
 	}
 	return r.r.Read(p)
 }
+
+// Inspect has look see the bytes so far, as they are in the file, without bringing
+// all of them into memory at once. They are gone when look returns.
+func (p *Part) Inspect(look func(raw []byte) error) error {
+	if p.size == 0 {
+		return look(nil)
+	}
+	raw, err := unix.Mmap(int(p.file.Fd()), 0, int(p.size), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return fault.Local(err)
+	}
+	defer func() { _ = unix.Munmap(raw) }() // of our own mapping
+	return look(raw)
+}

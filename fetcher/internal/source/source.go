@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
 )
@@ -57,6 +58,13 @@ type View struct {
 	Tag string
 }
 
+// Stater is a source that can tell of a file without its bytes.
+type Stater interface {
+	// Stat tells of the file name, and gives a mark of this state of it, which
+	// is the one that Open would give.
+	Stat(ctx context.Context, name string) (File, Mark, error)
+}
+
 // Watcher is a source that can tell that it changed.
 type Watcher interface {
 	// State marks the source as it is now; the empty mark means that it
@@ -83,13 +91,16 @@ type Position struct {
 	Mark   Mark
 }
 
-// File is a file that a source lists.
+// File is a file of a source.
 type File struct {
 	Name string
-	Size int64 // -1 where unknown
+	// Size in bytes, -1 unknown.
+	Size int64
 	// Digest is the SHA-256 that the source gives for the file. Zero: it
 	// gives none.
 	Digest [32]byte
+	// Modified is when it was last changed. Zero: not known, or not asked for.
+	Modified time.Time
 }
 
 // Stream is a file being read.

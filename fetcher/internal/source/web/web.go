@@ -24,6 +24,7 @@ type Dir struct {
 
 var (
 	_ source.Source = (*Dir)(nil)
+	_ source.Stater = (*Dir)(nil)
 	_ source.Closer = (*Dir)(nil)
 )
 
@@ -54,6 +55,15 @@ func (d *Dir) Read(ctx context.Context, name string, max int64, since source.Mar
 		return nil, "", err
 	}
 	return d.client.Read(ctx, r, max, since)
+}
+
+// Stat asks about a file, and not for it.
+func (d *Dir) Stat(ctx context.Context, name string) (source.File, source.Mark, error) {
+	r, err := d.file(name)
+	if err != nil {
+		return source.File{}, "", err
+	}
+	return d.client.Stat(ctx, r)
 }
 
 // Open starts to get a file, from the middle where the server lets us.
