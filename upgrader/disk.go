@@ -19,6 +19,10 @@ type disk interface {
 	LoadHistory(any) (bool, error)
 	Order(any) (bool, error)
 	ClearOrder() error
+	Spool(order string) (dir string, err error)
+	CleanSpools(keep string) error
+	SaveProgress(any) error
+	ClearProgress() error
 	MarkBad(store.Digest, store.Bad) error
 	Forgive(store.Digest) error
 	Preflight(bytes int64) error

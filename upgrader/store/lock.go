@@ -45,7 +45,7 @@ func (s *Store) Lock() (unlock func(), err error) {
 		if err != nil {
 			return nil, reason.FS(op, err)
 		}
-		if err := flock(f); err != nil {
+		if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			if errors.Is(err, unix.EWOULDBLOCK) {
 				err = &Error{Op: op, Code: CodeLocked, Err: &LockedError{PID: lockHolder(f)}, Hint: "wait for it, or stop the other upgraderd"}
 			}
@@ -72,9 +72,9 @@ func (s *Store) Lock() (unlock func(), err error) {
 	}
 }
 
-func flock(f *os.File) error {
+func flock(f *os.File, how int) error {
 	for {
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EINTR) {
+		if err := unix.Flock(int(f.Fd()), how); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}

@@ -11,8 +11,8 @@ import (
 
 // orderName is the file in which an operator's order waits. It is the one thing
 // that is written without the lock: a rename puts it there whole, over an order
-// that was not carried out yet. Whoever writes it may be root, so the reserve,
-// which is the daemon's, is left alone.
+// that was not carried out yet. Whoever writes it may be root, so it is written
+// with the daemon's rights, and the reserve, which is the daemon's, is left alone.
 const orderName = "order.json"
 
 // PlaceOrder writes v, as JSON, where the daemon looks for orders. It needs no
@@ -23,7 +23,15 @@ func (s *Store) PlaceOrder(v any) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	return reason.FS(op, s.replaceFresh(s.path(orderName), append(data, '\n')))
+	// Without the lock, the daemon may take what is being written for a leftover.
+	const tries = 10
+	for range tries {
+		err = s.asOwner(func() error { return s.replaceFresh(s.path(orderName), append(data, '\n')) })
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	return reason.FS(op, err)
 }
 
 // Order reads the order that waits into v, and reports false where there is

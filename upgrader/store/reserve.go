@@ -163,14 +163,32 @@ func (s *Store) replaceReserved(name string, data []byte) error {
 // writeNew makes a durable file, readable by everybody whatever the umask.
 // Its name is not durable yet.
 func (s *Store) writeNew(name string, data []byte) error {
-	f, err := s.fs.Create(name, 0o644)
+	f, err := s.createPublic(name)
 	if err != nil {
 		return err
 	}
-	if err := s.fs.Chmod(name, 0o644); err != nil {
-		return errors.Join(err, f.Close())
-	}
 	return writeSync(f, data)
+}
+
+// writeUnsynced is writeNew for what need not last.
+func (s *Store) writeUnsynced(name string, data []byte) error {
+	f, err := s.createPublic(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
+}
+
+func (s *Store) createPublic(name string) (file, error) {
+	f, err := s.fs.Create(name, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.fs.Chmod(name, 0o644); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 func writeSync(f file, data []byte) error {

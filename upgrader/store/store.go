@@ -28,6 +28,7 @@ const (
 	CodeRecordNewer    reason.Code = "RECORD_NEWER"     // written by a later upgraderd
 	CodeRecordTooLarge reason.Code = "RECORD_TOO_LARGE" // more than the reserve can hold
 	CodeProgram        reason.Code = "ARTIFACT_MISSING" // the release lacks the program it is there for
+	CodeSpoolTooLarge  reason.Code = "SPOOL_TOO_LARGE"  // a file of an import beyond its limit
 	CodeStateDir       reason.Code = "CONFIG_STATE_DIR" // the target's directory cannot be used
 )
 
@@ -38,6 +39,7 @@ const (
 	recordName   = "record.json"
 	lockName     = "lock"
 	incomingPre  = ".incoming-"
+	spoolPre     = ".import-"
 	tempPre      = ".tmp-" // coming or going, in any of the directories
 	newPre       = ".new-" // in releases/: complete, but not yet durable
 	oldPre       = ".old-" // in releases/: on its way out
@@ -137,6 +139,14 @@ func (s *Store) makeDir(name string, perm fs.FileMode) error {
 // can be stored, and fills the reserve, so that whatever happens afterwards
 // can be recorded (see SaveRecord).
 func (s *Store) Preflight(bytes int64) error {
+	if err := s.Room(bytes); err != nil {
+		return err
+	}
+	return reason.FS("make sure of room in "+s.dir, s.fillReserve())
+}
+
+// Room tells whether bytes more can be stored. Unlike Preflight it only looks.
+func (s *Store) Room(bytes int64) error {
 	const fewFiles = 32 // a small tree, the record, a link
 	op := "make sure of room in " + s.dir
 	have, files, err := s.fs.Space(s.dir)
@@ -148,7 +158,7 @@ func (s *Store) Preflight(bytes int64) error {
 	case files >= 0 && files < fewFiles:
 		return &Error{Op: op, Code: reason.NoInodes, Err: fmt.Errorf("need %d inodes, have %d: %w", fewFiles, files, syscall.ENOSPC), Hint: "df -i tells; remove small files from it, then it goes on by itself"}
 	}
-	return reason.FS(op, s.fillReserve())
+	return nil
 }
 
 func (s *Store) path(elem ...string) string {

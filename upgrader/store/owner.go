@@ -1,0 +1,60 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// asOwner has root act on files with the rights of the store's owner: root would
+// follow where the daemon's user leads it, and that user may be somebody else by
+// now. Anybody else acts as who they are. f must not start goroutines that act on
+// files, since the rights are those of one thread (setfsuid(2)), which ends with
+// it.
+func (s *Store) asOwner(f func() error) error {
+	info, err := s.fs.Lstat(s.dir)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || st.Uid == 0 || os.Geteuid() != 0 {
+		return f()
+	}
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked
+		err := actAs(int(st.Uid), int(st.Gid))
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+// actAs gives the file-system rights of this thread away. Since the user is no
+// more root, the capabilities that overrule permissions go with them, see
+// capabilities(7).
+func actAs(uid, gid int) error {
+	const self = -1 // no such user, so that only the answer counts
+	err := unix.Setgroups(nil)
+	if err == nil {
+		_, err = unix.SetfsgidRetGid(gid)
+	}
+	if err == nil {
+		_, err = unix.SetfsuidRetUid(uid)
+	}
+	if err != nil {
+		return fmt.Errorf("act as user %d: %w", uid, err)
+	}
+	nowUID, err1 := unix.SetfsuidRetUid(self)
+	nowGID, err2 := unix.SetfsgidRetGid(self)
+	if err := errors.Join(err1, err2); err != nil || nowUID != uid || nowGID != gid {
+		return fmt.Errorf("act as user %d, group %d: got %d, %d: %w", uid, gid, nowUID, nowGID, errors.Join(err, unix.EPERM))
+	}
+	return nil
+}
