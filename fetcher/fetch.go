@@ -31,8 +31,9 @@ import (
 // be, and be the caller's alone (0700). When the artifact is there already it
 // is hashed again and nothing is transferred.
 //
-// progress, unless nil, gets the bytes so far and the total, -1 if unknown; it
-// is called on the caller's goroutine, at most ten times a second.
+// progress, unless nil, gets the bytes so far and the total, -1 if unknown: first
+// what an earlier Fetch left, then at most ten times a second. It is called on the
+// caller's goroutine.
 func (f *Fetcher) Fetch(ctx context.Context, c Candidate, dir string, progress func(done, total int64)) (*Verified, error) {
 	v, err := f.fetch(ctx, c, dir, progress)
 	if err != nil {
@@ -62,7 +63,7 @@ func (f *Fetcher) fetch(ctx context.Context, c Candidate, dir string, progress f
 		return nil, err
 	}
 	defer func() { _ = root.Close() }() // a directory: nothing is lost
-	t := transfer{root: root, candidate: c, part: partName(c), max: f.o.SizeMax, progress: progress}
+	t := transfer{root: root, candidate: c, part: partName(c), max: f.o.SizeMax, rate: f.o.BandwidthMax, progress: progress}
 	if v, err := t.found(ctx); v != nil || err != nil {
 		return v, err
 	}
@@ -118,6 +119,7 @@ type transfer struct {
 	candidate Candidate
 	part      string
 	max       int64
+	rate      int64
 	progress  func(done, total int64)
 	// Where the digest is not known, proof tells right bytes from wrong ones,
 	// and state, unless empty, is that of the file which was looked at.
@@ -187,6 +189,7 @@ func (t *transfer) run(ctx context.Context) (v *Verified, resumed int64, err err
 	if err != nil {
 		return nil, 0, err
 	}
+	stream.Body = pace(ctx, stream.Body, t.rate)
 	defer stream.Body.Close()
 	if t.state != "" && stream.Mark != t.state {
 		return nil, 0, fault.Passing(fault.SourceChanged, fmt.Errorf("%s is not the file that the last look saw", t.file), "it is looked at again by itself")
@@ -231,6 +234,7 @@ func (t *transfer) receive(p *intake.Part, stream *source.Stream) error {
 	var show func(int64)
 	if t.progress != nil {
 		show = func(done int64) { t.progress(done, stream.Size) }
+		show(p.Size())
 	}
 	if err := p.Append(stream.Body, limit, show); err != nil {
 		if promised >= 0 && fault.CodeOf(err) == fault.TooLarge {

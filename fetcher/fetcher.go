@@ -14,8 +14,10 @@ import (
 const (
 	pollIntervalDefault = 15 * time.Minute
 	stallTimeoutDefault = 30 * time.Second
-	sizeMaxDefault      = 1 << 30
 )
+
+// SizeMaxDefault is 1 GiB.
+const SizeMaxDefault = 1 << 30
 
 // Fetcher follows one source for one target. Check, Fetch and Wait are steps of
 // one loop and not meant to run at the same time; the other methods may be
@@ -120,7 +122,7 @@ func (f *Fetcher) configure() error {
 	if f.versionsByTag() && !hasTags(*o) {
 		return bad("have the names of the files hold the version", "a pattern looks for the version in a tag, and the source has none")
 	}
-	if o.PollInterval < 0 || o.RandomizedDelay < 0 || o.StallTimeout < 0 || o.SizeMax < 0 || o.MaxAge < 0 || o.BandwidthMin < 0 {
+	if o.PollInterval < 0 || o.RandomizedDelay < 0 || o.StallTimeout < 0 || o.SizeMax < 0 || o.MaxAge < 0 || o.BandwidthMin < 0 || o.BandwidthMax < 0 {
 		return bad("", "a time or a size is negative")
 	}
 	if o.PollInterval == 0 {
@@ -130,7 +132,7 @@ func (f *Fetcher) configure() error {
 		o.StallTimeout = stallTimeoutDefault
 	}
 	if o.SizeMax == 0 {
-		o.SizeMax = sizeMaxDefault
+		o.SizeMax = SizeMaxDefault
 	}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)

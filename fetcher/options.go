@@ -104,7 +104,13 @@ type Options struct {
 	// RandomizedDelay is the most that is added to PollInterval, drawn anew
 	// each time. Default 0.
 	RandomizedDelay time.Duration
-	// SizeMax bounds an artifact, in bytes. Default 1 GiB.
+	// FixedDelay has RandomizedDelay not drawn anew but be the same each time,
+	// at the point of its range that these 64 bits are of theirs. Zero: drawn.
+	FixedDelay uint64
+	// BandwidthMax is how many bytes a second are fetched of an artifact, at
+	// most. Default 0: as many as come.
+	BandwidthMax int64
+	// SizeMax bounds an artifact, in bytes. Default SizeMaxDefault.
 	SizeMax int64
 	// BandwidthMin ends a transfer over http(s) that brings fewer bytes a second,
 	// over a minute of waiting. Default 1 KiB/s.

@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"context"
+	"math/bits"
 	"math/rand/v2"
 	"time"
 
@@ -37,7 +38,7 @@ func (r *rhythm) next(o Options) time.Duration {
 	r.last = nil
 	if last == nil {
 		r.failures = 0
-		return o.PollInterval + jitter(o.RandomizedDelay)
+		return o.PollInterval + o.delay()
 	}
 	r.failures++
 	wait := o.PollInterval
@@ -89,6 +90,16 @@ func (f *Fetcher) Wait(ctx context.Context) error {
 		return f.explain("wait", err)
 	}
 	return nil
+}
+
+// delay is what is added to the poll interval.
+func (o Options) delay() time.Duration {
+	if o.FixedDelay == 0 || o.RandomizedDelay <= 0 {
+		return jitter(o.RandomizedDelay)
+	}
+	// The point of the range: floor(seed × (most+1) / 2⁶⁴).
+	share, _ := bits.Mul64(o.FixedDelay, uint64(o.RandomizedDelay)+1)
+	return time.Duration(share)
 }
 
 func jitter(most time.Duration) time.Duration {

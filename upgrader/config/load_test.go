@@ -192,6 +192,7 @@ func TestEveryFieldHasAKey(t *testing.T) {
 			}
 		}
 	}
+	files = append(files, txtar.File{Name: "etc/machine-id", Data: []byte("0123456789abcdef0123456789abcdef\n")})
 	root := plant(t, files)
 	target, ds := Load(root, "app")
 	if len(ds) > 0 {

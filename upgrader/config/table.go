@@ -234,6 +234,18 @@ func Keys() []Key {
 			set:  span(func(t *target) *time.Duration { return &t.Source.RandomizedDelay }, 0, year),
 		},
 		{
+			Section: "Source", Name: "FixedRandomDelay", Value: "BOOLEAN", Default: "no", Example: "yes",
+			Help: "Whether what is added for `RandomizedDelaySec=` is the same each time: it then follows from the host's machine id and the " +
+				"target's name, as in systemd.timer(5), and hosts keep their distance from each other.",
+			set: setFixedDelay,
+		},
+		{
+			Section: "Source", Name: "BandwidthMax", Value: "BYTES", Example: "2M",
+			Help: "How many bytes a second are fetched of an artifact, at most, and at least 1K. As many as come by default. It does not slow down " +
+				"`upgraderd import`.",
+			set: size(func(t *target) *int64 { return &t.Source.BandwidthMax }, 1<<10),
+		},
+		{
 			Section: "Source", Name: "SizeMax", Value: "BYTES", Default: "1G", Example: "200M",
 			Help: "The largest artifact that is fetched.",
 			set:  size(func(t *target) *int64 { return &t.Source.SizeMax }, 1),
