@@ -38,12 +38,14 @@ const (
 	OperatorOrdered
 	OrderRefused
 	ReleasePassed
+	UpgradeAwaited
 	SourceFailed
 	SourceRecovered
 	HostFailed
 	HostRecovered
 	TurnAwaited
 	ReleaseBorrowed
+	ReleaseComing
 	ReleaseFetched
 	ReleaseVerified
 	ReleaseStaged
@@ -160,7 +162,7 @@ func lookup(name string, attrs []slog.Attr) string {
 			continue
 		}
 		if a.Key == "bytes" {
-			return size(a.Value.Resolve().Int64())
+			return Bytes(a.Value.Resolve().Int64())
 		}
 		if s := display(a.Value.Resolve()); s != "" {
 			return s
@@ -177,8 +179,8 @@ func display(v slog.Value) string {
 	return v.String()
 }
 
-// size is a number of bytes as a person reads it.
-func size(n int64) string {
+// Bytes is a number of bytes as a person reads it: 12.3 MiB.
+func Bytes(n int64) string {
 	if n < 1<<10 {
 		return fmt.Sprintf("%d B", n)
 	}

@@ -102,6 +102,12 @@ func table() map[Event]Description {
 			"Release @UPGRADERD_TO@ of @UPGRADERD_TARGET@ was passed over by the operator",
 			"An order chose another release while this one was there. What is newer than both comes by itself again.\nTo have this one after all: upgraderd upgrade @UPGRADERD_TARGET@ @UPGRADERD_TO@",
 		},
+		UpgradeAwaited: {
+			"UpgradeAwaited", "6faad2c3799a3086fd879a490f749f38", LevelNotice,
+			"{to} is staged and waits for an upgrade to be ordered",
+			"Release @UPGRADERD_TO@ of @UPGRADERD_TARGET@ is here, and waits",
+			"It was fetched or imported by order, verified, and checked as far as Check= goes. @UPGRADERD_UNIT@ goes on with what it runs.\nTo have it swapped in, for which the source is not needed: upgraderd upgrade @UPGRADERD_TARGET@",
+		},
 		SourceFailed: {
 			"SourceFailed", "48a522d4b906497185934efd41f777eb", slog.LevelWarn,
 			"{error}",
@@ -137,6 +143,12 @@ func table() map[Event]Description {
 			"took {to} over from target {holder} in {took}",
 			"Release @UPGRADERD_TO@ was copied from target @UPGRADERD_HOLDER@",
 			"The other target has the very artifact that this one's source names, verified and unpacked. It need not be fetched again.",
+		},
+		ReleaseComing: {
+			"ReleaseComing", "cc5db0d206a29275f584e3100d982c31", slog.LevelInfo,
+			"fetching {to}: {progress}",
+			"Release @UPGRADERD_TO@ of @UPGRADERD_TARGET@ is on its way",
+			"@UPGRADERD_PROGRESS@\nThe rate is that of the last ten seconds. What is here is kept if the transfer breaks off; see also: upgraderd status @UPGRADERD_TARGET@",
 		},
 		ReleaseFetched: {
 			"ReleaseFetched", "5552fcb466ad4878a391cb00f61f756d", slog.LevelInfo,
