@@ -35,6 +35,14 @@ func CheckUnit(target string) string {
 // check is the step of Checking. The release runs here for the first time,
 // far from the service, its user and its rights.
 func (m *machine) check(ctx context.Context) (Event, error) {
+	event, err := m.inSandbox(ctx)
+	if event == CheckPassed && m.record.Order.stages() {
+		return m.leaveStaged(ctx), err
+	}
+	return event, err
+}
+
+func (m *machine) inSandbox(ctx context.Context) (Event, error) {
 	if len(m.target.Check) == 0 || m.passed == m.record.Digest {
 		return CheckPassed, nil
 	}

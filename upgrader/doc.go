@@ -29,6 +29,7 @@
 //	              LookFailed           ─▶ idle
 //	              ReleaseFound         ─▶ fetching
 //	              RollbackOrdered      ─▶ swapping
+//	              UpgradeOrdered       ─▶ checking
 //	fetching      ReleaseVerified      ─▶ staging
 //	              ReleaseStaged        ─▶ checking
 //	              ReleaseRefused       ─▶ idle
@@ -37,6 +38,7 @@
 //	              ReleaseRefused       ─▶ idle
 //	              StageFailed          ─▶ idle
 //	checking      CheckPassed          ─▶ swapping
+//	              UpgradeAwaited       ─▶ idle
 //	              ReleaseRefused       ─▶ idle
 //	              CheckNotRun          ─▶ idle
 //	swapping      ReleaseServed        ─▶ confirming
@@ -91,7 +93,8 @@
 //
 // An operator can: an [Order] lies in the target's directory until its answer is
 // in the record. It is looked at between two upgrades, and a rollback also while
-// a release is on trial.
+// a release is on trial. One to fetch or to import ends with a release staged,
+// which an order to upgrade applies later, without the source; see fetched.go.
 //
 // # What it does not do
 //

@@ -36,6 +36,7 @@ func (m *machine) look(ctx context.Context) (Event, error) {
 		return "", err
 	}
 	m.retain(ctx)
+	m.cleanSpools(ctx)
 	if err := m.await(ctx); err != nil {
 		return NothingNew, err
 	}
@@ -43,13 +44,13 @@ func (m *machine) look(ctx context.Context) (Event, error) {
 	if err != nil {
 		return LookFailed, err
 	}
-	switch ordered, err := m.obey(ctx, current, has); {
+	switch event, err := m.obey(ctx, current, has); {
 	case err != nil:
 		m.trouble(ctx, journal.StepFailed, err)
 		m.retryAfter(m.pause.next(0))
 		return LookFailed, err
-	case ordered:
-		return RollbackOrdered, nil
+	case event != "":
+		return event, nil
 	}
 	m.inspect(ctx)
 	return m.consult(ctx, current, has)
@@ -71,6 +72,9 @@ func (m *machine) current(ctx context.Context) (store.Release, bool, error) {
 
 // consult asks the source, now.
 func (m *machine) consult(ctx context.Context, current store.Release, has bool) (Event, error) {
+	if m.wanted != nil && m.wanted.Verb == OrderImport {
+		return m.consultGiven(ctx, *m.wanted, current, has)
+	}
 	if err := m.openSource(); err != nil {
 		m.trouble(ctx, blame(err), err)
 		m.retryAfter(m.pause.next(pauseMax))
@@ -96,6 +100,9 @@ func (m *machine) consult(ctx context.Context, current store.Release, has bool) 
 		m.trouble(ctx, journal.StepFailed, err)
 		m.retryAfter(m.pause.next(0))
 		return LookFailed, err
+	}
+	if m.wanted.stages() {
+		ok = m.settleOrder(ctx, *m.wanted, c, ok, current, has)
 	}
 	if !ok {
 		if m.state == Idle && m.record.Trouble != "" { // what failed on its way is not on offer any more
@@ -129,7 +136,8 @@ func (m *machine) openSource() error {
 // await returns when the source may have news, when a failed step is due
 // again, or when the daemon offers another configuration.
 func (m *machine) await(ctx context.Context) error {
-	if m.lookNow {
+	// After an import the target's own source may not have been asked once.
+	if m.lookNow || m.source == nil && m.retryAt.IsZero() {
 		m.lookNow = false
 		return nil
 	}
@@ -187,7 +195,7 @@ func (m *machine) retryAfter(d time.Duration) { m.retryAt = time.Now().Add(d) }
 func (m *machine) choose(ctx context.Context, all []fetcher.Candidate, current store.Release, has bool) (fetcher.Candidate, bool, error) {
 	m.ordered = nil
 	if o := m.wanted; o != nil {
-		if o.Version != "" {
+		if o.Version != "" || o.Verb == OrderImport {
 			c, why, err := m.pick(ctx, o, all, current, has)
 			if why != "" && err == nil {
 				m.refuseOrder(ctx, *o, "%s", why)
@@ -195,7 +203,11 @@ func (m *machine) choose(ctx context.Context, all []fetcher.Candidate, current s
 			m.ordered = o
 			return c, why == "" && err == nil, err
 		}
-		m.answer(*o, "", "") // it was to look, and this is the look
+		if o.Verb == OrderUpgrade {
+			m.answer(*o, "", "") // it was to look, and this is the look
+		} else {
+			m.ordered = o
+		}
 	}
 	floor, bounded := m.floor(current, has)
 	for i, c := range all {
@@ -362,8 +374,11 @@ func (m *machine) hold(ctx context.Context) (Event, error) {
 	if m.target.Swap != SwapNone {
 		return SwapAllowed, nil
 	}
-	if _, err := m.obey(ctx, current, has); err != nil {
+	switch o, ok, err := m.toSwap(ctx); {
+	case err != nil:
 		m.trouble(ctx, journal.StepFailed, err)
+	case ok:
+		m.refuseOrder(ctx, o, "Swap=none leaves the unit to the operator; point current at the release and restart %s", m.target.Unit)
 	}
 	event, err := m.consult(ctx, current, has)
 	if err != nil && !errors.Is(err, context.Canceled) {

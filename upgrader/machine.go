@@ -46,12 +46,14 @@ const (
 	LookFailed          Event = "LookFailed"
 	ReleaseFound        Event = "ReleaseFound"
 	RollbackOrdered     Event = "RollbackOrdered"
+	UpgradeOrdered      Event = "UpgradeOrdered"
 	ReleaseVerified     Event = "ReleaseVerified"
 	FetchFailed         Event = "FetchFailed"
 	ReleaseStaged       Event = "ReleaseStaged"
 	StageFailed         Event = "StageFailed"
 	ReleaseRefused      Event = "ReleaseRefused"
 	CheckPassed         Event = "CheckPassed"
+	UpgradeAwaited      Event = "UpgradeAwaited"
 	CheckNotRun         Event = "CheckNotRun"
 	ReleaseServed       Event = "ReleaseServed"
 	ReleaseInstalled    Event = "ReleaseInstalled"
@@ -89,6 +91,7 @@ func transitions() []transition {
 		{Idle, LookFailed, Idle},
 		{Idle, ReleaseFound, Fetching},
 		{Idle, RollbackOrdered, Swapping},
+		{Idle, UpgradeOrdered, Checking},
 
 		{Fetching, ReleaseVerified, Staging},
 		{Fetching, ReleaseStaged, Checking},
@@ -100,6 +103,7 @@ func transitions() []transition {
 		{Staging, StageFailed, Idle},
 
 		{Checking, CheckPassed, Swapping},
+		{Checking, UpgradeAwaited, Idle},
 		{Checking, ReleaseRefused, Idle},
 		{Checking, CheckNotRun, Idle},
 
@@ -182,6 +186,7 @@ type machine struct {
 	systemd Systemd
 	newest  func(*Target) (source, error) // makes a source of a snapshot
 	source  source
+	given   source        // an import's, in place of source while it is carried out
 	slots   chan struct{} // artifacts fetched and unpacked at once, over all targets
 	slot    bool          // one of them is ours
 	commons *commons
@@ -210,14 +215,15 @@ type machine struct {
 
 	guard *Guarded // undo what is pending, and end; nil in the daemon
 
-	offered atomic.Pointer[offer]
-	woken   chan struct{} // holds one token
-	publish func(TargetStatus)
-	wall    wallClock
-	serving string          // release that a supervisor named last
-	found   string          // candidate announced last, so that a retry is not news
-	said    map[string]bool // what was said once, see once
-	terms   map[store.Digest]term
+	offered  atomic.Pointer[offer]
+	woken    chan struct{} // holds one token
+	publish  func(TargetStatus)
+	reported TargetStatus // what was published last
+	wall     wallClock
+	serving  string          // release that a supervisor named last
+	found    string          // candidate announced last, so that a retry is not news
+	said     map[string]bool // what was said once, see once
+	terms    map[store.Digest]term
 
 	candidate fetcher.Candidate // from Idle to Fetching
 	wanted    *Order            // an upgrade that the operator ordered, for choose
@@ -245,6 +251,7 @@ func (m *machine) run(ctx context.Context) error {
 	m.lookNow = true
 	defer m.dropVerified()
 	defer m.dropSource()
+	defer m.dropGiven()
 	defer m.endTurn()
 	defer m.freeSlot()
 	for {
@@ -287,6 +294,9 @@ func (m *machine) enter(ctx context.Context, next State) error {
 	m.state = next
 	if next != Staging {
 		m.freeSlot()
+	}
+	if next != Fetching {
+		m.dropGiven()
 	}
 	if next == Recovering {
 		m.report()

@@ -21,7 +21,9 @@ import (
 type OrderVerb string
 
 const (
-	OrderUpgrade  OrderVerb = "upgrade"  // look at the source now; to Version, if one is named
+	OrderFetch    OrderVerb = "fetch"    // bring a release here and leave it staged
+	OrderImport   OrderVerb = "import"   // the same, from files that the operator gave
+	OrderUpgrade  OrderVerb = "upgrade"  // swap to what is fetched, or look at the source now; to Version, if one is named
 	OrderRollback OrderVerb = "rollback" // go back to a release that is on disk
 )
 
@@ -34,6 +36,9 @@ type Order struct {
 	Verb OrderVerb `json:"verb"`
 	// Version to move to. Empty: the newest, or the release before.
 	Version string `json:"version,omitempty"`
+	// File is the artifact's name, of an import. Its files lie in the spool of
+	// the order's ID.
+	File string `json:"file,omitempty"`
 	// AllowDowngrade lets an upgrade lead below what was accepted before, and
 	// lowers the floor to where it led.
 	AllowDowngrade bool `json:"allow_downgrade,omitempty"`
@@ -46,6 +51,12 @@ type Order struct {
 // String is the order in words, as the journal has it.
 func (o Order) String() string {
 	switch {
+	case o.Verb == OrderImport:
+		return "import " + o.File
+	case o.Verb == OrderFetch && o.Version == "":
+		return "fetch now"
+	case o.Verb == OrderFetch:
+		return "fetch " + o.Version
 	case o.Verb == OrderRollback && o.Version == "":
 		return "roll back"
 	case o.Verb == OrderRollback:
@@ -65,10 +76,22 @@ type Answer struct {
 	Reason  string  `json:"reason,omitempty"`
 }
 
+// stages tells an order that ends with a release staged.
+func (o *Order) stages() bool {
+	return o != nil && (o.Verb == OrderFetch || o.Verb == OrderImport)
+}
+
 // check refuses what is no order.
 func (o Order) check() error {
-	if o.Verb != OrderUpgrade && o.Verb != OrderRollback || o.ID == "" {
-		return fmt.Errorf("order %q is neither an upgrade nor a rollback", o.Verb)
+	switch {
+	case o.ID == "" || !slices.Contains([]OrderVerb{OrderFetch, OrderImport, OrderUpgrade, OrderRollback}, o.Verb):
+		return fmt.Errorf("order %q is none of fetch, import, upgrade and rollback", o.Verb)
+	case o.Verb == OrderImport && (o.File == "" || o.File != filepath.Base(o.File)):
+		return fmt.Errorf("order to import %q names no file", o.File)
+	case o.Verb == OrderImport:
+		if err := store.CheckSpoolID(o.ID); err != nil {
+			return err
+		}
 	}
 	if o.Version == "" {
 		return nil
@@ -81,18 +104,28 @@ func (o Order) check() error {
 // starts, and returns its ID. The target must have a store, and the caller the
 // right to write there.
 func Place(stateDir, target string, o Order) (id string, err error) {
-	o.ID, o.When = rand.Text(), time.Now().UTC()
+	o.ID = rand.Text()
 	if err := o.check(); err != nil {
 		return "", err
 	}
-	s, err := store.View(filepath.Join(stateDir, target))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%s has no release yet; the first one comes by itself once upgraderd.service runs", target)
-	}
+	s, err := viewForOrder(stateDir, target)
 	if err != nil {
 		return "", err
 	}
-	return o.ID, s.PlaceOrder(o)
+	return o.ID, o.place(s)
+}
+
+func viewForOrder(stateDir, target string) (*store.Store, error) {
+	s, err := store.View(filepath.Join(stateDir, target))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s has no release yet; the first one comes by itself once upgraderd.service runs", target)
+	}
+	return s, err
+}
+
+func (o Order) place(s *store.Store) error {
+	o.When = time.Now().UTC()
+	return s.PlaceOrder(o)
 }
 
 // Answered reads the answer to an order, and reports whether there is one yet.
@@ -172,18 +205,19 @@ func (m *machine) refuseOrder(ctx context.Context, o Order, format string, args 
 	m.answer(o, VerdictRefused, why)
 }
 
-// obey begins a rollback that was ordered, and reports whether that is so. An
-// upgrade that was is for choose to take.
-func (m *machine) obey(ctx context.Context, current store.Release, has bool) (bool, error) {
-	m.wanted = nil
-	o, ok, err := m.order(ctx)
+// obey begins what was ordered, where all that it needs is on disk: a rollback, or
+// an upgrade to what was fetched. The event is empty where it is not, and the rest
+// is for choose to take.
+func (m *machine) obey(ctx context.Context, current store.Release, has bool) (Event, error) {
+	o, ok, err := m.toSwap(ctx)
 	if err != nil || !ok {
-		return false, err
+		return "", err
 	}
 	switch {
-	case m.state == Held:
-		m.refuseOrder(ctx, o, "Swap=none leaves the unit to the operator; point current at the release and restart %s", m.target.Unit)
 	case o.Verb == OrderUpgrade:
+		if to, ok := m.fetched(); ok && (o.Version == "" || o.Version == to.Version) {
+			return m.apply(ctx, o, current, has, to)
+		}
 		m.wanted = &o
 		m.pause.reset()
 	case !has:
@@ -191,15 +225,28 @@ func (m *machine) obey(ctx context.Context, current store.Release, has bool) (bo
 	default:
 		to, ok, err := m.earlier(o, current)
 		if err != nil {
-			return false, err
+			return "", err
 		}
 		if !ok {
 			m.refuseOrder(ctx, o, "no other release that it could be is on disk; move to one that the source has: upgraderd upgrade %s VERSION --allow-downgrade", m.target.Name)
-			return false, nil
+			return "", nil
 		}
 		return m.goTo(ctx, o, current, to)
 	}
-	return false, nil
+	return "", nil
+}
+
+// toSwap gives an order that is about the unit. One to fetch or to import is for
+// the look that follows.
+func (m *machine) toSwap(ctx context.Context) (Order, bool, error) {
+	m.wanted = nil
+	o, ok, err := m.order(ctx)
+	if err != nil || !ok || !o.stages() {
+		return o, ok, err
+	}
+	m.wanted = &o
+	m.pause.reset()
+	return Order{}, false, nil
 }
 
 // earlier is the release on disk that a rollback leads to: that of the version
@@ -233,44 +280,58 @@ func (m *machine) earlier(o Order, current store.Release) (store.Release, bool, 
 }
 
 // goTo has a release that is on disk swapped in.
-func (m *machine) goTo(ctx context.Context, o Order, current, to store.Release) (bool, error) {
+func (m *machine) goTo(ctx context.Context, o Order, current, to store.Release) (Event, error) {
 	digest, err := m.store.Digest(to)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	if err := m.store.SetLink(store.Staged, to); err != nil {
-		return false, err
+		return "", err
 	}
 	m.begin(current, true, to, digest)
 	o.Past = current.Version
 	m.record.Order = &o
-	return true, nil
+	return RollbackOrdered, nil
 }
 
 // pick is choose for a version that the operator named: the candidate, or the
 // reason why not.
 func (m *machine) pick(ctx context.Context, o *Order, all []fetcher.Candidate, current store.Release, has bool) (fetcher.Candidate, string, error) {
 	none := fetcher.Candidate{}
-	i := slices.IndexFunc(all, func(c fetcher.Candidate) bool { return string(c.Version) == o.Version })
-	if i < 0 {
+	i := slices.IndexFunc(all, func(c fetcher.Candidate) bool {
+		return o.Verb == OrderImport && c.Name == o.File || o.Verb != OrderImport && string(c.Version) == o.Version
+	})
+	switch {
+	case i < 0 && o.Verb == OrderImport:
+		return none, fmt.Sprintf("the list that came with it does not name %s; import the list of releases that does, with its signature", o.File), nil
+	case i < 0:
 		return none, fmt.Sprintf("the source does not offer %s; to go back to one that is on disk: upgraderd rollback %s VERSION", o.Version, m.target.Name), nil
 	}
 	c := all[i]
 	o.Past = string(all[0].Version)
+	why, err := m.unfit(ctx, o, c, current, has)
+	return c, why, err
+}
+
+// unfit tells why an order cannot lead to a release, "" if it can.
+func (m *machine) unfit(ctx context.Context, o *Order, c fetcher.Candidate, current store.Release, has bool) (string, error) {
 	if has && c.Version.Compare(versionOf(current)) == 0 {
-		return none, fmt.Sprintf("%s is installed", current.Version), nil
+		return fmt.Sprintf("%s is installed", current.Version), nil
 	}
 	if min := m.target.MinVersion; min != "" && c.Version.Compare(min) < 0 {
-		return none, fmt.Sprintf("it is older than MinVersion=%s", min), nil
+		return fmt.Sprintf("it is older than MinVersion=%s", min), nil
 	}
 	if f, ok := m.floor(current, has); ok && c.Version.Compare(versionOf(f)) < 0 && !o.AllowDowngrade {
-		return none, fmt.Sprintf("it is older than %s, which was accepted before; if that is meant: --allow-downgrade", f.Version), nil
+		if o.stages() {
+			return fmt.Sprintf("it is older than %s, which was accepted before; see upgraderd rollback and upgraderd upgrade --allow-downgrade", f.Version), nil
+		}
+		return fmt.Sprintf("it is older than %s, which was accepted before; if that is meant: --allow-downgrade", f.Version), nil
 	}
 	bad, isBad, err := m.knownBad(ctx, c)
 	if isBad {
-		return none, fmt.Sprintf("it is known bad: %s; if it is to be tried again: upgraderd forgive %s", bad.Reason, m.target.Name), err
+		return fmt.Sprintf("it is known bad: %s; if it is to be tried again: upgraderd forgive %s", bad.Reason, m.target.Name), err
 	}
-	return c, "", err
+	return "", err
 }
 
 // stopped reports that the operator wants the release on trial undone. The order

@@ -47,6 +47,9 @@ type record struct {
 	Seen fetcher.Seen `json:"seen,omitzero"`
 	// Floor is the newest release that was ever accepted.
 	Floor string `json:"floor,omitempty"`
+	// Fetched is the release that an order left staged, for an upgrade to apply.
+	// It counts while the link staged names it.
+	Fetched string `json:"fetched,omitempty"`
 	// Past is the version up to which nothing is taken by itself, since the
 	// operator chose another. Empty: the operator did not.
 	Past string `json:"past,omitempty"`
@@ -69,6 +72,7 @@ const (
 	VerdictRolledBack   Verdict = "rolled-back"     // took traffic, turned bad, was undone
 	VerdictStuck        Verdict = "rollback-failed" // turned bad and could not be undone
 	VerdictInconclusive Verdict = "inconclusive"    // somebody else acted; neither good nor bad
+	VerdictStaged       Verdict = "staged"          // of an order alone: it is here and verified, and waits for an upgrade
 )
 
 // Outcome is the end of the last attempt.
@@ -132,6 +136,9 @@ func (m *machine) conclude(v Verdict, reason string) {
 	}
 	if v == VerdictGood || v == VerdictInstalled {
 		r.accept()
+	}
+	if v != VerdictInconclusive {
+		r.Fetched = "" // staged names another one now, or none
 	}
 	if r.Order != nil {
 		m.answer(*r.Order, v, reason)

@@ -72,12 +72,21 @@ func (m *machine) fetch(ctx context.Context) (Event, error) {
 	if err := m.store.Preflight(max(c.Size, 0)*roomFactor + roomSpare); err != nil {
 		return m.fetchFailed(ctx, err)
 	}
+	// Which release the bytes are of, for who finds them after a crash.
+	if err := m.save(); err != nil {
+		return m.fetchFailed(ctx, err)
+	}
+	m.report()
 	dir, err := m.store.Incoming(c.Digest)
 	if err != nil {
 		return m.fetchFailed(ctx, err)
 	}
 	began := time.Now()
-	v, err := m.source.Fetch(ctx, c, dir, nil)
+	var v *fetcher.Verified
+	err = m.watched(ctx, func(progress func(done, total int64)) (err error) {
+		v, err = m.from().Fetch(ctx, c, dir, progress)
+		return err
+	})
 	if err != nil {
 		_ = os.Remove(dir) // goes if it is empty; what can be resumed stays
 		return m.fetchFailed(ctx, err)
@@ -140,6 +149,9 @@ func (m *machine) fetchFailed(ctx context.Context, err error) (Event, error) {
 		return FetchFailed, ctx.Err()
 	}
 	m.dropVerified()
+	if o := m.record.Order; o != nil && o.Verb == OrderImport {
+		return FetchFailed, m.importFailed(ctx, *o, err)
+	}
 	m.trouble(ctx, blame(err), err)
 	var e *fetcher.Error
 	if !errors.As(err, &e) { // else the source knows when to come back
@@ -181,6 +193,9 @@ func (m *machine) stage(ctx context.Context) (Event, error) {
 		}
 		if isArtifactsFault(err) {
 			return m.refuse(ctx, m.errText(err))
+		}
+		if o := m.record.Order; o != nil && o.Verb == OrderImport {
+			return StageFailed, m.importFailed(ctx, *o, err)
 		}
 		m.trouble(ctx, journal.StepFailed, err)
 		m.retryAfter(m.pause.next(0))

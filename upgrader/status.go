@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/upgraderd/upgraderd/upgrader/progress"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
 
@@ -34,6 +35,11 @@ type TargetStatus struct {
 	Serving string `json:"serving,omitempty"`
 	// To is the release on its way, if State is not idle.
 	To string `json:"to,omitempty"`
+	// Fetched is the release that is staged by an order, and waits for one to
+	// upgrade.
+	Fetched string `json:"fetched,omitempty"`
+	// Progress is how far the transfer is, where one takes longer than a second.
+	Progress *progress.Progress `json:"progress,omitempty"`
 	// Last is how the last attempt ended.
 	Last *Outcome `json:"last,omitempty"`
 	// Trouble is a failure that is being retried.
@@ -82,7 +88,12 @@ func readStatus(stateDir string, t *Target) TargetStatus {
 	if r.State == "" {
 		r.State = Idle
 	}
-	return describe(s, t, r)
+	st := describe(s, t, r)
+	var now transfer
+	if ok, err := s.Progress(&now); err == nil && ok && r.State == Fetching && now.Digest == r.Digest {
+		st.Progress = &now.Progress
+	}
+	return st
 }
 
 // describe joins record and listing.
@@ -106,6 +117,9 @@ func describe(s links, t *Target, r record) TargetStatus {
 			errs = append(errs, err)
 		}
 		*field = link.Name
+	}
+	if r.Fetched != "" && st.Staged == r.Fetched {
+		st.Fetched = r.Fetched
 	}
 	digests, err := s.KnownBad()
 	if err != nil {
@@ -133,6 +147,7 @@ func (m *machine) report() {
 	r.State = m.state
 	st := describe(m.store, m.target, r)
 	st.Serving, st.Checked = m.serving, m.checked
+	m.reported = st
 	m.publish(st)
 }
 
@@ -168,6 +183,11 @@ func brief(st TargetStatus) string {
 	switch {
 	case st.State == Held:
 		return "waiting for the operator with " + version(st.To)
+	case st.State == Fetching && st.Progress != nil:
+		if percent, ok := st.Progress.Percent(); ok {
+			return fmt.Sprintf("fetching %s (%d %%)", version(st.To), percent)
+		}
+		return "fetching " + version(st.To)
 	case st.State != Idle && st.State != Recovering && st.To != "":
 		return string(st.State) + " " + version(st.To)
 	case st.Last != nil && st.Last.Verdict == VerdictStuck:
@@ -176,6 +196,8 @@ func brief(st TargetStatus) string {
 		return "in trouble"
 	case st.State == Recovering:
 		return "starting"
+	case st.Fetched != "":
+		return "waiting for the operator with " + version(st.Fetched)
 	case st.Current == "":
 		return "without a release"
 	}

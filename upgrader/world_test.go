@@ -41,6 +41,8 @@ type world struct {
 	// What the next daemon gets instead of the real store and the unit.
 	wrap    func(*store.Store) disk
 	systemd Systemd
+	around  func(source) source // what the next daemon gets instead of its source
+	notify  func(state ...string) error
 	wall    wallClock // which jumps; nil if it does not
 	failed  bool      // OnFailure= starts the guard
 	private minisign.PrivateKey
@@ -187,7 +189,7 @@ func (w *world) start() {
 	if w.systemd != nil {
 		sd = w.systemd
 	}
-	d, err := New(Options{StateDir: w.state, Targets: []*Target{w.target}, Systemd: sd, Log: w.log})
+	d, err := New(Options{StateDir: w.state, Targets: []*Target{w.target}, Systemd: sd, Log: w.log, Notify: w.notify})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -215,6 +217,9 @@ func (w *world) source(t *Target) (source, error) {
 	f, err := fetcher.New(t.Source, w.log)
 	if err != nil {
 		return nil, err
+	}
+	if w.around != nil {
+		return w.around(polled{f, t.Source.PollInterval}), nil
 	}
 	return polled{f, t.Source.PollInterval}, nil
 }

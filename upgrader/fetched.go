@@ -1,0 +1,170 @@
+package upgrader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+)
+
+// An order to fetch or to import takes the way of every release, from the list
+// and its signatures to Check=, and ends before the swap: the release stays
+// staged, the unit goes on, and the record says which one waits. It does not come
+// by itself, as with any release that an operator decided about; what is newer
+// does. An order to upgrade goes on with Checking, since the host may be another
+// by then than the one it was checked on.
+
+// leaveStaged ends such an order. With Swap=none there is a state for what waits.
+func (m *machine) leaveStaged(ctx context.Context) Event {
+	o := *m.record.Order
+	m.record.Order = nil
+	m.answer(o, VerdictStaged, "")
+	if m.target.Swap == SwapNone {
+		return CheckPassed
+	}
+	m.record.Fetched = m.record.To
+	for _, v := range []string{version(m.record.To), o.Past} {
+		if past := m.record.Past; past == "" || fetcher.Version(v).Compare(fetcher.Version(past)) > 0 {
+			m.record.Past = v
+		}
+	}
+	m.emit(ctx, journal.UpgradeAwaited)
+	return UpgradeAwaited
+}
+
+// fetched is the release that waits, if it still does.
+func (m *machine) fetched() (store.Release, bool) {
+	staged, ok, err := m.store.Link(store.Staged)
+	return staged, err == nil && ok && staged.Name == m.record.Fetched
+}
+
+// apply begins an upgrade to what is staged. The source is not asked: it was when
+// the release came, and signatures and digest held.
+func (m *machine) apply(ctx context.Context, o Order, current store.Release, has bool, to store.Release) (Event, error) {
+	digest, err := m.store.Digest(to)
+	if err != nil {
+		return "", err
+	}
+	why, err := m.unfit(ctx, &o, fetcher.Candidate{Version: versionOf(to), Name: to.Name, Digest: digest}, current, has)
+	if err != nil {
+		return "", err
+	}
+	if why != "" {
+		m.refuseOrder(ctx, o, "%s: %s", to.Version, why)
+		return "", nil
+	}
+	m.begin(current, has, to, digest)
+	o.Past = m.record.Past
+	m.record.Order = &o
+	return UpgradeOrdered, nil
+}
+
+// settleOrder answers an order to fetch for which there is nothing to do, and
+// tells whether c is to be fetched.
+func (m *machine) settleOrder(ctx context.Context, o Order, c fetcher.Candidate, found bool, current store.Release, has bool) bool {
+	held, waits := release(m.record.To)
+	if m.state != Held {
+		held, waits = m.fetched()
+	}
+	switch {
+	case m.answered: // why not
+	case found && !(waits && c.HasDigest() && held.Digest12 == store.Digest(c.Digest).Short()):
+		return true
+	case waits && (found || o.Version == ""):
+		m.answer(o, VerdictStaged, "")
+	case has:
+		m.answer(o, "", fmt.Sprintf("the source offers nothing newer than %s that may be taken", current.Version))
+	default:
+		m.answer(o, "", "the source offers nothing that may be taken")
+	}
+	m.ordered = nil
+	return false
+}
+
+// consultGiven looks at the files of an import, which is a source like any other,
+// of the same keys and limits. What is wrong with it ends the order: it would be
+// as wrong at the next try.
+func (m *machine) consultGiven(ctx context.Context, o Order, current store.Release, has bool) (Event, error) {
+	err := m.openGiven(o)
+	var listing fetcher.Listing
+	if err == nil {
+		listing, err = m.given.Check(ctx)
+	}
+	if err != nil {
+		return NothingNew, m.importFailed(ctx, o, err)
+	}
+	m.record.Seen = m.record.Seen.With(listing, m.wall.date())
+	c, ok, err := m.choose(ctx, listing.Candidates, current, has)
+	if err != nil {
+		return NothingNew, m.importFailed(ctx, o, err)
+	}
+	if !m.settleOrder(ctx, o, c, ok, current, has) {
+		return NothingNew, nil
+	}
+	m.candidate = c
+	return ReleaseFound, nil
+}
+
+func (m *machine) openGiven(o Order) error {
+	dir, err := m.store.Spool(o.ID)
+	if err != nil {
+		return err
+	}
+	t := *m.target
+	s := &t.Source
+	s.Path, s.Mirrors, s.BandwidthMax, s.Seen = dir, nil, 0, m.record.Seen
+	s.CAFile, s.TokenFile, s.LoginFile, s.CertificateFile, s.PrivateKeyFile = "", "", "", "", "" // for servers
+	m.dropGiven()
+	m.given, err = m.newest(&t)
+	return err
+}
+
+// importFailed ends an import that cannot be carried out.
+func (m *machine) importFailed(ctx context.Context, o Order, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var e *fetcher.Error
+	if errors.As(err, &e) { // whose source is a directory that nobody knows
+		named := *e
+		named.Source = "the files given"
+		err = &named
+	}
+	m.refuseOrder(ctx, o, "%s", m.errText(err))
+	m.record.Order = nil
+	return nil
+}
+
+// from is the source of the release on its way.
+func (m *machine) from() source {
+	if m.given != nil {
+		return m.given
+	}
+	return m.source
+}
+
+func (m *machine) dropGiven() {
+	if m.given != nil {
+		m.given.Close()
+		m.given = nil
+	}
+}
+
+// cleanSpools removes the files of imports that are over, or that nobody ordered
+// in the end.
+func (m *machine) cleanSpools(ctx context.Context) {
+	var o Order
+	if _, err := m.store.Order(&o); err != nil {
+		o.ID = "" // which order tells
+	}
+	if o.ID == m.record.Answer.ID {
+		o.ID = ""
+	}
+	if err := m.store.CleanSpools(o.ID); err != nil {
+		m.log.LogAttrs(ctx, slog.LevelDebug, "clean spools", slog.String("error", m.errText(err)))
+	}
+}
