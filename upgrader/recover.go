@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 	"github.com/upgraderd/upgraderd/upgrader/store"
@@ -29,11 +30,11 @@ func (m *machine) recover(ctx context.Context) (Event, error) {
 	if err := m.mend(ctx); err != nil {
 		return StepFailed, err
 	}
-	fetching := m.record.State == Fetching || m.record.State == Staging
 	if err := m.store.CleanIncoming(func(digest12 string) bool {
-		// What was under way goes on where it stopped.
+		// What was under way goes on where it stopped, also where it had just
+		// failed and was about to be tried again.
 		r, ok := release(m.record.To)
-		return fetching && ok && r.Digest12 == digest12
+		return ok && r.Digest12 == digest12 && slices.Contains([]State{Idle, Fetching, Staging}, m.record.State)
 	}); err != nil {
 		return StepFailed, err
 	}
