@@ -62,7 +62,8 @@ func rootCommand() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withStatus(exitUsage, err) })
 	root.AddCommand(
-		statusCommand(), checkCommand(), planCommand(), historyCommand(), showCommand(), verifyCommand(), upgradeCommand(), rollbackCommand(), forgiveCommand(), installCommand(), // what people run
+		statusCommand(), historyCommand(), showCommand(), checkCommand(), planCommand(), verifyCommand(), // what people read
+		fetchCommand(), importCommand(), upgradeCommand(), rollbackCommand(), forgiveCommand(), installCommand(), // what people do
 		launchCommand(), daemonCommand(), superviseCommand(), handoverCommand(), // what units run
 		guardCommand(), allowsCommand(), runCheckCommand(),
 		keygenCommand(), publishCommand(), // what publishers run

@@ -14,6 +14,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/config"
+	"github.com/upgraderd/upgraderd/upgrader/progress"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
 
@@ -28,6 +29,9 @@ func upgradeCommand() *cobra.Command {
 		Long: `Have the daemon look at the source of TARGET at once, without waiting for its
 next poll. With VERSION it moves to that release, and what else the source offers
 now does not come by itself; what is newer than all of it does.
+
+Where upgraderd fetch or import left a release, that one is taken, and the source
+is not needed; unless VERSION is another.
 
 Nothing older than what was ever accepted is taken, unless --allow-downgrade
 says that it is meant.
@@ -84,11 +88,15 @@ func order(cmd *cobra.Command, name string, o upgrader.Order, noWait bool) error
 	if target == nil {
 		return diagnostics.Err()
 	}
-	dir := stateDirectory()
-	id, err := upgrader.Place(dir, target.Name, o)
+	id, err := upgrader.Place(stateDirectory(), target.Name, o)
 	if err != nil {
 		return fmt.Errorf("order to %s %s: %w", o.Verb, target.Name, err)
 	}
+	return obeyed(ctx, cmd, target, o, id, noWait)
+}
+
+// obeyed wakes the daemon, and waits for its answer to an order that was left.
+func obeyed(ctx context.Context, cmd *cobra.Command, target *upgrader.Target, o upgrader.Order, id string, noWait bool) error {
 	if err := wakeDaemon(ctx); err != nil {
 		return fmt.Errorf("%s was ordered to %s, and does when the daemon looks: %w", target.Name, o, err)
 	}
@@ -96,7 +104,9 @@ func order(cmd *cobra.Command, name string, o upgrader.Order, noWait bool) error
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: ordered to %s\n", target.Name, o)
 		return nil
 	}
-	a, err := awaitAnswer(ctx, dir, target.Name, id)
+	line := newLine(cmd.ErrOrStderr())
+	a, err := awaitAnswer(ctx, target, o, id, line)
+	line.clear()
 	if errors.Is(err, context.Canceled) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "the daemon goes on; see upgraderd status %s\n", target.Name)
 		return silent(exitFailure)
@@ -104,7 +114,7 @@ func order(cmd *cobra.Command, name string, o upgrader.Order, noWait bool) error
 	if err != nil {
 		return err
 	}
-	return tellAnswer(cmd.OutOrStdout(), target.Name, o, a)
+	return tellAnswer(cmd.OutOrStdout(), target, o, a)
 }
 
 // wakeDaemon has the daemon look at its orders now. Its reload is what root may
@@ -112,11 +122,7 @@ func order(cmd *cobra.Command, name string, o upgrader.Order, noWait bool) error
 func wakeDaemon(ctx context.Context) error {
 	bus := systemd.New(systemd.Options{})
 	defer func() { _ = bus.Close() }()
-	f, err := bus.Facts(ctx, daemonUnit)
-	if err == nil && !f.Running() {
-		err = fmt.Errorf("%s does not run; start it: systemctl start %s", daemonUnit, daemonUnit)
-	}
-	if err != nil {
+	if err := daemonRuns(ctx, bus); err != nil {
 		return err
 	}
 	result, err := bus.Reload(ctx, daemonUnit)
@@ -126,11 +132,22 @@ func wakeDaemon(ctx context.Context) error {
 	return err
 }
 
+func daemonRuns(ctx context.Context, bus *systemd.Client) error {
+	f, err := bus.Facts(ctx, daemonUnit)
+	if err == nil && !f.Running() {
+		err = fmt.Errorf("%s does not run; start it: systemctl start %s", daemonUnit, daemonUnit)
+	}
+	return err
+}
+
 // answerInterval is how often the record is looked at: reading one is cheap, and
 // a confirm window has many seconds.
 const answerInterval = 200 * time.Millisecond
 
-func awaitAnswer(ctx context.Context, dir, target, id string) (upgrader.Answer, error) {
+func awaitAnswer(ctx context.Context, t *upgrader.Target, o upgrader.Order, id string, line *line) (upgrader.Answer, error) {
+	dir, target := stateDirectory(), t.Name
+	told := ""
+	began := time.Now()
 	tick := time.NewTicker(answerInterval)
 	defer tick.Stop()
 	for {
@@ -150,6 +167,13 @@ func awaitAnswer(ctx context.Context, dir, target, id string) (upgrader.Answer, 
 			}
 			return upgrader.Answer{}, fmt.Errorf("%s: another order took the place of this one; see upgraderd status %s", target, target)
 		}
+		st := upgrader.ReadStatus(dir, []*upgrader.Target{t})[0]
+		// What an import is about lies here; of the source it says nothing.
+		if patient := time.Since(began) > time.Second; patient && st.Trouble != told && st.Trouble != "" && o.Verb != upgrader.OrderImport {
+			line.say(target + ": " + st.Trouble + "; the daemon goes on trying")
+			told = st.Trouble
+		}
+		line.show(doing(st))
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -158,11 +182,24 @@ func awaitAnswer(ctx context.Context, dir, target, id string) (upgrader.Answer, 
 	}
 }
 
+// doing is what the daemon does for a target now, and how far it is with it.
+func doing(st upgrader.TargetStatus) (text string, p *progress.Progress) {
+	return st.Name + ": " + state(st), st.Progress
+}
+
 // tellAnswer prints how it ended. The order's end is the command's.
-func tellAnswer(w io.Writer, target string, o upgrader.Order, a upgrader.Answer) error {
+func tellAnswer(w io.Writer, t *upgrader.Target, o upgrader.Order, a upgrader.Answer) error {
+	target := t.Name
 	switch a.Verdict {
+	case upgrader.VerdictStaged:
+		next := "to apply it: upgraderd upgrade " + target
+		if t.Swap == upgrader.SwapNone {
+			next = "it waits for you (Swap=none)"
+		}
+		fmt.Fprintf(w, "%s: %s: %s; %s\n", target, o, a.Verdict, next)
+		return nil
 	case upgrader.VerdictGood, upgrader.VerdictInstalled, "":
-		fmt.Fprintf(w, "%s: %s: %s\n", target, o, cmp.Or(string(a.Verdict), "looking"))
+		fmt.Fprintf(w, "%s: %s: %s\n", target, o, cmp.Or(string(a.Verdict), a.Reason, "looking"))
 		return nil
 	case upgrader.VerdictRolledBack:
 		if o.Verb == upgrader.OrderRollback && a.Reason == upgrader.WantedUndone {

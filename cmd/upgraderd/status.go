@@ -145,6 +145,12 @@ func remarks(s upgrader.TargetStatus, now time.Time) []string {
 	if untouched(s) {
 		lines = append(lines, "not followed yet; check it with upgraderd verify, then run: systemctl reload-or-restart upgraderd")
 	}
+	if s.Progress != nil {
+		lines = append(lines, fmt.Sprintf("fetching %s: %s", shortRelease(s.To), s.Progress))
+	}
+	if s.Fetched != "" {
+		lines = append(lines, shortRelease(s.Fetched)+" is staged and waits; to apply it: upgraderd upgrade "+s.Name)
+	}
 	if s.State == upgrader.Held {
 		lines = append(lines, shortRelease(s.To)+" waits for you (Swap=none); to let upgraderd swap, set Swap=auto and run: systemctl reload upgraderd")
 	}
