@@ -27,6 +27,23 @@
 //	source ── app.minisig ──▶ Check ──▶ Listing
 //	source ── app ──▶ Fetch: read ∥ hash ∥ write, verify ──▶ Verified
 //
+// Patches may lie beside a release, for hosts that have an older one. A host has the
+// program of a release, as its store unpacked it, and not the compressed file that it
+// came from; so base and result of a patch are programs, and the manifest signs the
+// whole way from one to the other:
+//
+//	SHA256SUMS ── digest of ──▶ app_1.5.0.zst            what a host without a base takes
+//	           ── digest of ──▶ app_1.5.0.zst.deltas     names base, patches and content by
+//	                                                     digest and size
+//	           ── digest of ──▶ app_1.5.0.zst.from-1.4.2.bsdiff
+//
+// A *Verified is then the content: what app_1.5.0.zst holds, with the SHA-256 that
+// the .deltas file says, whose own SHA-256 is signed. It counts as the release of
+// app_1.5.0.zst, by whose digest it is known good or bad. Fetch takes the cheapest
+// chain of at most eight patches if that is less than what is left of the file, and
+// on any doubt the file, saying why in one line of the log. No MatchPattern= finds a
+// name that ends in .deltas, .bsdiff or .zstd-patch.
+//
 // With Verify=no the source is believed. Digests then guard against damage
 // only, and every error and log line says "unsigned".
 //

@@ -31,6 +31,10 @@ import (
 // be, and be the caller's alone (0700). When the artifact is there already it
 // is hashed again and nothing is transferred.
 //
+// Where patches that are published beside c lead to its content from a file that
+// [Options.Bases] finds, with fewer bytes than are left of c, they are fetched
+// instead, and on any doubt c after all; see package doc.
+//
 // progress, unless nil, gets the bytes so far and the total, -1 if unknown: first
 // what an earlier Fetch left, then at most ten times a second. It is called on the
 // caller's goroutine.
@@ -78,7 +82,24 @@ func (f *Fetcher) fetch(ctx context.Context, c Candidate, dir string, progress f
 	if !t.telling() { // that another mirror has the same
 		return f.fetchFrom(ctx, first, t)
 	}
-	var v *Verified
+	if !c.HasDigest() {
+		return f.bring(ctx, first, t)
+	}
+	s := shortcut{f: f, first: first, whole: &t}
+	if v, err := s.take(ctx); v != nil || err != nil {
+		return v, err
+	}
+	v, err := f.bring(ctx, first, t)
+	if err != nil {
+		return nil, err
+	}
+	v.received += s.received
+	s.clean(v)
+	return v, nil
+}
+
+// bring fetches from one mirror after the other, first before the others.
+func (f *Fetcher) bring(ctx context.Context, first *mirror, t transfer) (v *Verified, err error) {
 	err = f.each(ctx, first, func(m *mirror) (err error) {
 		v, err = f.fetchFrom(ctx, m, t)
 		return err
@@ -111,9 +132,9 @@ func (f *Fetcher) fetchFrom(ctx context.Context, m *mirror, t transfer) (*Verifi
 	return v, err
 }
 
-// transfer is one Fetch.
+// transfer brings one file.
 type transfer struct {
-	source    source.Source
+	source    opener
 	file      string // its name there
 	root      *os.Root
 	candidate Candidate
@@ -129,6 +150,12 @@ type transfer struct {
 
 // telling is whether right bytes can be told from wrong ones.
 func (t *transfer) telling() bool { return t.candidate.HasDigest() || t.proof != nil }
+
+// opener is the part of a source that a transfer needs.
+type opener interface {
+	String() string
+	Open(ctx context.Context, name string, from source.Position) (*source.Stream, error)
+}
 
 // partName is the name of the unfinished file. Without a digest nothing tells
 // whether a part belongs to what is at the source now, so it is not resumed.
@@ -203,8 +230,12 @@ func (t *transfer) run(ctx context.Context) (v *Verified, resumed int64, err err
 	if err := t.receive(p, stream); err != nil {
 		return nil, resumed, err
 	}
-	v, err = t.commit(p)
-	return v, resumed, err
+	received := p.Size() - resumed
+	if v, err = t.commit(p); err != nil {
+		return nil, resumed, err
+	}
+	v.received = received
+	return v, resumed, nil
 }
 
 const hintTogether = "publish a file together with the list that names it"
@@ -276,7 +307,7 @@ func (t *transfer) commit(p *intake.Part) (*Verified, error) {
 		return nil, err
 	}
 	t.candidate.Size = size
-	return &Verified{candidate: t.candidate, path: filepath.Join(t.root.Name(), t.candidate.Name), file: file}, nil
+	return &Verified{candidate: t.candidate, name: t.candidate.Name, path: filepath.Join(t.root.Name(), t.candidate.Name), file: file}, nil
 }
 
 // giveUp keeps the part only where it is of use to a later Fetch: when the way

@@ -2,6 +2,7 @@ package fetcher
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -29,6 +30,8 @@ type errand struct {
 	Options Options
 	// Into is where to fetch to. Empty: check only.
 	Into string
+	// Base is a file that patches may start from.
+	Base string
 	// TmpfsMiB mounts a file system of that size at Into first. Inodes limits
 	// how many files it holds, 0 for no limit.
 	TmpfsMiB, Inodes int
@@ -128,6 +131,12 @@ func (e errand) do() (outcome, error) {
 
 func (e errand) errand() error {
 	ctx := context.Background()
+	if e.Base != "" {
+		e.Options.Bases = func(_ context.Context, wanted [][32]byte) (map[[32]byte]string, error) {
+			content, err := os.ReadFile(e.Base)
+			return map[[32]byte]string{sha256.Sum256(content): e.Base}, err
+		}
+	}
 	f, err := New(e.Options, nil)
 	if err != nil {
 		return err

@@ -64,6 +64,9 @@ type Options struct {
 	// removes it has the fetcher begin anew from Root. Required by Check
 	// with VerifyTUF.
 	StateDir string
+	// Bases finds files of this host for patches to start from. Default: there
+	// are none, and Fetch always brings the whole artifact.
+	Bases Bases `json:"-"`
 	// CAFile holds PEM certificates trusted for https beside the system's.
 	CAFile string
 	// TokenFile is the absolute name of a file with the token that lets this

@@ -6,6 +6,8 @@ import (
 	"path"
 	"strconv"
 	"strings"
+
+	"github.com/upgraderd/upgraderd/fetcher/internal/delta"
 )
 
 // Pattern selects files of a source by name, and finds the version in the
@@ -95,6 +97,9 @@ func ParsePattern(s string) (Pattern, error) {
 		p.parts = append(p.parts, part{field: field})
 	}
 	flush()
+	if delta.IsName(s) {
+		return Pattern{}, fmt.Errorf("pattern %q: names that end so are those of deltas, and never of releases", s)
+	}
 	if !seen['v'] {
 		return Pattern{}, fmt.Errorf("pattern %q: no @v, so a file's version cannot be told", s)
 	}
@@ -113,8 +118,12 @@ func (p Pattern) begins() string {
 }
 
 // Match tells whether name fits the pattern as a whole, and its version. As in
-// systemd-sysupdate a wildcard ends where the text behind it first occurs.
+// systemd-sysupdate a wildcard ends where the text behind it first occurs. The
+// names of deltas, which lie beside releases, fit none.
 func (p Pattern) Match(name string) (Version, bool) {
+	if delta.IsName(name) {
+		return "", false
+	}
 	var version Version
 	rest, ok := strings.CutPrefix(name, p.dir)
 	if !ok {
