@@ -32,6 +32,7 @@ type disk interface {
 	Install(ctx context.Context, tree string, r store.Release, d store.Digest) error
 	Copy(ctx context.Context, from *store.Store, r store.Release, d store.Digest) error
 	Releases() ([]store.Release, error)
+	Find(ctx context.Context, wanted [][32]byte) (map[[32]byte]string, error)
 	Remove(store.Release) error
 	Digest(store.Release) (store.Digest, error)
 	Verify(context.Context, store.Release) error

@@ -124,7 +124,7 @@ func (m *machine) openSource() error {
 		return nil
 	}
 	t := *m.target
-	t.Source.Seen = m.record.Seen
+	t.Source.Seen, t.Source.Bases = m.record.Seen, m.store.Find
 	s, err := m.newest(&t)
 	if err != nil {
 		return err

@@ -92,7 +92,7 @@ func (m *machine) fetch(ctx context.Context) (Event, error) {
 		return m.fetchFailed(ctx, err)
 	}
 	m.verified = v
-	return m.judge(ctx, v.Candidate(), time.Since(began))
+	return m.judge(ctx, v, time.Since(began))
 }
 
 // takeSlot waits until fewer artifacts than may be are on their way. The slot is
@@ -118,7 +118,8 @@ func (m *machine) freeSlot() {
 }
 
 // judge looks at what Fetch brought: only now is the digest known for sure.
-func (m *machine) judge(ctx context.Context, got fetcher.Candidate, took time.Duration) (Event, error) {
+func (m *machine) judge(ctx context.Context, v *fetcher.Verified, took time.Duration) (Event, error) {
+	got := v.Candidate()
 	to, err := store.NewRelease(string(got.Version), got.Digest)
 	if err != nil {
 		return m.fetchFailed(ctx, err)
@@ -138,7 +139,13 @@ func (m *machine) judge(ctx context.Context, got fetcher.Candidate, took time.Du
 	if m.target.Source.Verify == fetcher.VerifyNo {
 		result = "the digest holds; nobody signed it"
 	}
-	m.emit(ctx, journal.ReleaseFetched, slog.Int64("bytes", got.Size), slog.Duration("took", took))
+	switch n := v.Patches(); {
+	case n == 1:
+		result += "; made by a patch of what was here"
+	case n > 1:
+		result += fmt.Sprintf("; made by %d patches of what was here", n)
+	}
+	m.emit(ctx, journal.ReleaseFetched, slog.Int64("bytes", v.Received()), slog.Duration("took", took))
 	m.emit(ctx, journal.ReleaseVerified, slog.String("result", result))
 	m.calm(ctx)
 	return ReleaseVerified, nil
@@ -223,7 +230,7 @@ func (m *machine) install(ctx context.Context, v *fetcher.Verified) (store.Relea
 	if err != nil {
 		return store.Release{}, err
 	}
-	if err := unpack.Unpack(ctx, v.File(), c.Name, tree, unpack.Options{Program: m.target.Program}); err != nil {
+	if err := unpack.Unpack(ctx, v.File(), v.Name(), tree, unpack.Options{Program: m.target.Program}); err != nil {
 		return store.Release{}, err
 	}
 	if err := unpack.CheckProgram(filepath.Join(tree, m.target.Program)); err != nil {
