@@ -41,6 +41,10 @@ With --tuf=, DIR holds a repository of The Update Framework instead, metadata/ a
 targets/, kept by the keys in that directory. Publish without an ARTIFACT once in a
 few days: the timestamp says for seven that there is nothing newer.
 
+With --delta= hosts fetch less: patches are made from the releases before to this
+one, by bsdiff(1) or zstd(1), and those that have less than half of its bytes are
+listed, too. See docs/deltas.md.
+
 --sign= runs any signer, such as --sign="gpg --batch --detach-sign": it gets
 SHA256SUMS as its last argument and leaves a signature beside it. The key that
 hosts have for it goes to --trust=.`,
@@ -53,7 +57,18 @@ hosts have for it goes to --trust=.`,
 			if len(o.Artifacts) > 0 && o.Version == "" {
 				return withStatus(exitUsage, errors.New("--version= is missing: which release are these files?"))
 			}
+			switch o.Deltas {
+			case publish.DeltasNone, publish.DeltasAuto, publish.DeltasBSDiff, publish.DeltasZstd:
+			default:
+				return withStatus(exitUsage, fmt.Errorf("--delta=%s is no tool, want auto, bsdiff, zstd or none", o.Deltas))
+			}
+			if o.DeltasFrom < 1 || o.DeltasFrom > publish.DeltasFromMax {
+				return withStatus(exitUsage, fmt.Errorf("--delta-from=%d, want 1 to %d", o.DeltasFrom, publish.DeltasFromMax))
+			}
 			if tuf != "" {
+				if o.Deltas != publish.DeltasNone {
+					return withStatus(exitUsage, errors.New("--delta= is for SHA256SUMS; hosts that follow a TUF repository fetch whole files"))
+				}
 				if len(keys)+len(commands) > 0 || lastDay != "" {
 					return withStatus(exitUsage, errors.New("--tuf= has its own keys and its own days; leave --key=, --sign= and --best-before= out"))
 				}
@@ -96,6 +111,8 @@ hosts have for it goes to --trust=.`,
 	cmd.Flags().StringArrayVar(&o.Keys, "trust", nil, "a `key` that hosts have, beside those of --key=")
 	cmd.Flags().StringVar(&lastDay, "best-before", "", "the last `day` hosts believe this list, e.g. 2027-06-30")
 	cmd.Flags().StringVar(&tuf, "tuf", "", "keep a TUF repository with the keys in this `directory`, made by upgraderd keygen --tuf")
+	cmd.Flags().StringVar((*string)(&o.Deltas), "delta", string(publish.DeltasNone), "make patches with this `tool`: auto, bsdiff, zstd or none")
+	cmd.Flags().IntVar(&o.DeltasFrom, "delta-from", 3, "make patches from this `many` of the releases before")
 	cmd.Flags().BoolVar(&o.Adopt, "adopt", false, "sign what DIR lists already, whoever signed that")
 	password.add(cmd)
 	return cmd
@@ -141,6 +158,9 @@ func tellPublished(w io.Writer, o publish.Options, r publish.Result) {
 	}
 	for _, name := range r.Added {
 		fmt.Fprintf(w, "published %s\n", filepath.Join(o.Dir, name))
+	}
+	for _, patch := range r.LeftOut {
+		fmt.Fprintf(w, "left out %s\n", patch)
 	}
 	if len(r.Patterns) == 0 {
 		return

@@ -77,7 +77,7 @@ func (d *desk) content() map[string]string {
 // newest is what a host takes.
 func (d *desk) newest() string {
 	d.t.Helper()
-	f, err := host(d.o.Dir, "app_@v", d.o.Keys)
+	f, err := host(d.o.Dir, "app_@v", d.o.Keys, nil)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -211,7 +211,7 @@ func rename(d *desk, name string) string {
 func TestAddUnderReaders(t *testing.T) {
 	d := newDesk(t)
 	d.mustAdd("1", "one")
-	f, err := host(d.o.Dir, "app_@v", d.o.Keys)
+	f, err := host(d.o.Dir, "app_@v", d.o.Keys, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
