@@ -12,7 +12,8 @@
 // SHA256SUMS, before they are parsed.
 //
 // Or a source is a project on GitHub, GitLab, Gitea or Forgejo, and its files are
-// those of one release, which each Check finds.
+// those of one release, which each Check finds. Or a source is what a command of
+// the operator's prints, see package command.
 //
 // With Verify=tuf the source is a repository of The Update Framework instead, with
 // metadata/ and targets/ below it, and Root= names the root that is trusted to

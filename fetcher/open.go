@@ -3,15 +3,18 @@ package fetcher
 import (
 	"errors"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/upgraderd/upgraderd/fetcher/command"
 	"github.com/upgraderd/upgraderd/fetcher/fault"
 	"github.com/upgraderd/upgraderd/fetcher/internal/client"
 	"github.com/upgraderd/upgraderd/fetcher/internal/credential"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/forge"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/local"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source/run"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/s3"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/web"
 )
@@ -25,6 +28,7 @@ var kinds = map[string]func(u *url.URL, o Options) (source.Source, error){
 	"github": openForge,
 	"gitlab": openForge,
 	"gitea":  openForge,
+	"exec":   openProgram,
 }
 
 // openSource gives what Path= names.
@@ -44,7 +48,7 @@ func openSource(o Options) (source.Source, error) {
 // notAPath does not repeat the text, which may hold a password.
 func notAPath() error {
 	return fault.New(fault.ConfigSource, errors.New("the path is neither an absolute directory nor a URL of a kind of source"),
-		"Path= takes an absolute directory, an http:// or https:// URL of one, github://OWNER/REPO, gitlab://HOST/GROUP/PROJECT or gitea://HOST/OWNER/REPO")
+		"Path= takes an absolute directory, an http:// or https:// URL of one, github://OWNER/REPO, gitlab://HOST/GROUP/PROJECT, gitea://HOST/OWNER/REPO or exec:/COMMAND")
 }
 
 func openWeb(u *url.URL, o Options) (source.Source, error) {
@@ -73,6 +77,21 @@ func openForge(u *url.URL, o Options) (source.Source, error) {
 		return nil, fault.New(fault.ConfigSource, errors.New("a release of a forge has no directories, and Verify=tuf needs two"), "serve the repository over https, or set Verify=signed")
 	}
 	return forge.New(u, forge.Options{Endpoint: o.Endpoint, Tag: o.Tag, PreRelease: o.PreRelease, Token: access(o).Given(), Client: clientOptions(o)})
+}
+
+func openProgram(u *url.URL, o Options) (source.Source, error) {
+	// What the URL says of % and ? is not so: it is the name of a file.
+	_, name, _ := strings.Cut(o.Path, ":")
+	if !filepath.IsAbs(name) || filepath.Clean(name) != name {
+		return nil, fault.New(fault.ConfigSource, errors.New("the command is not an absolute, clean name"), "write exec:/usr/local/lib/NAME")
+	}
+	if o.Verify == VerifyTUF {
+		return nil, fault.New(fault.ConfigSource, errors.New("a command has no directories, and Verify=tuf needs two"), "serve the repository over https, or set Verify=signed")
+	}
+	if o.Command == nil {
+		o.Command = command.Exec(name, os.Stderr)
+	}
+	return run.New(name, run.Options{Target: o.Target, Stall: o.StallTimeout, Run: o.Command}), nil
 }
 
 // hasTags tells sources whose releases have tags.

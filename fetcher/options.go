@@ -1,6 +1,10 @@
 package fetcher
 
-import "time"
+import (
+	"time"
+
+	"github.com/upgraderd/upgraderd/fetcher/command"
+)
 
 // Verify says what makes a manifest trusted.
 type Verify string
@@ -25,7 +29,8 @@ type Options struct {
 	// Path is an absolute directory, an http(s) URL of one, the URL of another
 	// kind of source, s3://BUCKET/PREFIX, or of a project whose releases count:
 	// github://OWNER/REPO, gitlab://HOST/GROUP/PROJECT or
-	// gitea://HOST/OWNER/REPO. Required.
+	// gitea://HOST/OWNER/REPO, or exec: and the absolute name of a command that
+	// package command describes. Required.
 	Path string
 	// Mirrors are further http(s) URLs, at most 15, that hold the same as Path,
 	// tried in order where those before fail. Of Path and Mirrors the first that
@@ -95,6 +100,9 @@ type Options struct {
 	// an Endpoint, and else "virtual" where the bucket's name allows it.
 	CredentialFile, Region, AddressingStyle string
 	InstanceRole                            bool
+	// Command runs the command of Path. Default: as a child of this process,
+	// with its standard error.
+	Command command.Run
 	// Tag is that of the one release of a forge that counts. Default: the
 	// newest does.
 	Tag string

@@ -2,7 +2,7 @@
 // out as they install, and puts them there. [Install] leaves each file whole,
 // old or new, and never replaces one that somebody else changed.
 //
-//	systemd/    /usr/lib/systemd/system          daemon, check and guard, the template pair live@
+//	systemd/    /usr/lib/systemd/system          daemon, check, source and guard, the template pair live@
 //	polkit-1/   /usr/share/polkit-1              what the daemon may ask of systemd
 //	sysusers.d/ /usr/lib/sysusers.d              the daemon's user
 //	tmpfiles.d/ /usr/lib/tmpfiles.d              directories

@@ -57,6 +57,8 @@ func TestInstall(t *testing.T) {
 		"/usr/bin/upgraderd",
 		"/usr/lib/systemd/system/upgraderd.service",
 		"/usr/lib/systemd/system/upgraderd-check@.service",
+		"/usr/lib/systemd/system/upgraderd-source@.service",
+		"/usr/lib/systemd/system/upgraderd-source.socket",
 		"/usr/lib/systemd/system/upgraderd-guard@.timer",
 		"/usr/lib/systemd/system/upgraderd-guard@.service",
 		"/usr/lib/systemd/system/upgraderd-failed@.service",

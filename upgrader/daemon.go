@@ -114,6 +114,7 @@ func New(o Options) (*Daemon, error) {
 	d.newest = func(t *Target) (source, error) {
 		from := t.Source
 		from.StateDir = filepath.Join(o.StateDir, t.Name, "tuf")
+		from.Command = RunSource
 		f, err := fetcher.New(from, o.Log)
 		if err != nil {
 			return nil, err // not a source that holds a nil

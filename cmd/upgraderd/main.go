@@ -65,7 +65,7 @@ func rootCommand() *cobra.Command {
 		statusCommand(), historyCommand(), showCommand(), checkCommand(), planCommand(), verifyCommand(), // what people read
 		fetchCommand(), importCommand(), upgradeCommand(), rollbackCommand(), forgiveCommand(), installCommand(), // what people do
 		launchCommand(), daemonCommand(), superviseCommand(), handoverCommand(), // what units run
-		guardCommand(), allowsCommand(), runCheckCommand(),
+		guardCommand(), allowsCommand(), runCheckCommand(), runSourceCommand(),
 		keygenCommand(), publishCommand(), // what publishers run
 		versionCommand(),
 	)

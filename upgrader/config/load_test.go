@@ -214,7 +214,7 @@ func TestEveryFieldHasAKey(t *testing.T) {
 		}
 		switch name {
 		case "Target.Source.Root", "Target.Source.LoginFile", "Target.Source.NoManifest": // see above
-		case "Target.Source.StateDir": // the daemon knows where
+		case "Target.Source.StateDir", "Target.Source.Command": // the daemon knows where, and how
 		default:
 			if v.IsZero() {
 				t.Errorf("%s is not filled by any key", name)

@@ -91,11 +91,12 @@ func Keys() []Key {
 		},
 		{
 			Section: "Source", Name: "Path", Value: "DIRECTORY|URL", Required: true, Example: "https://example.org/app",
-			Help: "Where releases come from: an absolute directory, an `https://` URL of one, a bucket, `s3://BUCKET/PREFIX`, or the releases of a project, " +
-				"`github://OWNER/REPO`, `gitlab://HOST/GROUP/PROJECT` or `gitea://HOST/OWNER/REPO` (see [sources](sources.md)), that holds `SHA256SUMS`, its signature and " +
+			Help: "Where releases come from: an absolute directory, an `https://` URL of one, a bucket, `s3://BUCKET/PREFIX`, the releases of a project, " +
+				"`github://OWNER/REPO`, `gitlab://HOST/GROUP/PROJECT` or `gitea://HOST/OWNER/REPO`, or what a command of yours prints, `exec:/usr/local/lib/COMMAND` " +
+				"(see [sources](sources.md)), that holds `SHA256SUMS`, its signature and " +
 				"the artifacts side by side; with `Verify=tuf` one that holds `metadata/` and `targets/`. `http://` is taken only with a signature. A user name or a password in the URL is refused, " +
 				"since everybody can read this file.",
-			set: text(func(t *target) *string { return &t.Source.Path }, sourcePath),
+			set: setPath,
 		},
 		{
 			Section: "Source", Name: "Mirror", Value: "URL…", List: true, Example: "https://mirror.example.org/app",

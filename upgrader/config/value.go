@@ -89,13 +89,17 @@ func absolute(v string) (string, error) {
 // sourcePath accepts where releases come from. What was written is never
 // quoted in a message: it may hold a password.
 func sourcePath(v string) (string, error) {
-	const hint = "write an absolute directory, or a URL that begins with https://, github://, gitlab:// or gitea://"
+	const hint = "write an absolute directory, or a URL that begins with https://, github://, gitlab:// or gitea://, or exec: and a command"
 	if path.IsAbs(v) && !strings.HasPrefix(v, "//") {
 		v, err := absolute(v)
 		if err == nil && v == "/" {
 			err = refuse("name the directory that holds SHA256SUMS", "the root directory is no source")
 		}
 		return v, err
+	}
+	if program, ok := strings.CutPrefix(v, "exec:"); ok {
+		program, err := absolute("/" + strings.TrimLeft(program, "/"))
+		return "exec:" + program, err
 	}
 	scheme, _, ok := strings.Cut(v, "://")
 	if !ok || strings.Trim(strings.ToLower(scheme), "abcdefghijklmnopqrstuvwxyz0123456789+") != "" {

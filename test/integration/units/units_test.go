@@ -23,7 +23,7 @@ func TestVerify(t *testing.T) {
 		m.Run("useradd", "--system", "app")
 		m.Run("sh", "-c", "cp /usr/share/doc/upgraderd/examples/app.service /usr/share/doc/upgraderd/examples/app.socket /etc/systemd/system/")
 		for _, unit := range []string{
-			"upgraderd.service", "upgraderd-check@hello.service",
+			"upgraderd.service", "upgraderd-check@hello.service", "upgraderd-source.socket", "upgraderd-source@1.service",
 			"upgraderd-guard@hello.service", "upgraderd-guard@hello.timer", "upgraderd-failed@hello.service", "upgraderd-boot.service",
 			"live@hello.service", "live@hello.socket", "app.service", "app.socket",
 		} {
@@ -44,6 +44,7 @@ func TestSecurity(t *testing.T) {
 	limits := map[string]float64{
 		"upgraderd.service":         1.2,
 		"upgraderd-check@.service":  0.5,
+		"upgraderd-source@.service": 1.2,
 		"upgraderd-guard@.service":  1.2,
 		"upgraderd-failed@.service": 1.2,
 		"upgraderd-boot.service":    1.2,
