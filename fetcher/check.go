@@ -46,6 +46,12 @@ type Listing struct {
 	Candidates []Candidate
 	// Files counts all files, matching or not.
 	Files int
+	// Current is the candidate that the source names as the one to run, with
+	// Options.Current. Its name is empty: it names none.
+	Current Candidate
+	// Commanded tells that whoever may decide it named Current, so that it is
+	// wanted even if it is older than what runs.
+	Commanded bool
 	// Unchanged tells that the source is as it was at the last Check that
 	// succeeded. Candidates are given all the same.
 	Unchanged bool
@@ -148,7 +154,7 @@ func (f *Fetcher) checkAt(ctx context.Context, m *mirror, state source.Mark) (Li
 	f.mu.Unlock()
 	listing := now.listing
 	listing.Candidates = slices.Clone(listing.Candidates)
-	return listing, nil
+	return f.named(ctx, m.source, listing, now.manifest)
 }
 
 // look gives what the source says, by the scheme that makes it trusted.

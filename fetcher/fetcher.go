@@ -122,6 +122,9 @@ func (f *Fetcher) configure() error {
 	if f.versionsByTag() && !hasTags(*o) {
 		return bad("have the names of the files hold the version", "a pattern looks for the version in a tag, and the source has none")
 	}
+	if o.Current != "" && (o.Verify == VerifyTUF || o.NoManifest || checkName(o.Current) != nil) {
+		return bad("Current= takes the name of a file in the source, and none with Verify=tuf or Manifest=no", "no file of the source can be %q", o.Current)
+	}
 	if o.PollInterval < 0 || o.RandomizedDelay < 0 || o.StallTimeout < 0 || o.SizeMax < 0 || o.MaxAge < 0 || o.BandwidthMin < 0 || o.BandwidthMax < 0 {
 		return bad("", "a time or a size is negative")
 	}

@@ -98,7 +98,7 @@ func (m *machine) consultGiven(ctx context.Context, o Order, current store.Relea
 		return NothingNew, m.importFailed(ctx, o, err)
 	}
 	m.record.Seen = m.record.Seen.With(listing, m.wall.date())
-	c, ok, err := m.choose(ctx, listing.Candidates, current, has)
+	c, ok, err := m.choose(ctx, listing, current, has)
 	if err != nil {
 		return NothingNew, m.importFailed(ctx, o, err)
 	}
@@ -114,10 +114,17 @@ func (m *machine) openGiven(o Order) error {
 	if err != nil {
 		return err
 	}
+	from := m.target.Source
+	if from.NoManifest {
+		return errors.New("with Manifest=no there is no list that could say which release the files are")
+	}
+	// Whom to trust and what to take is the target's; where and how is not.
 	t := *m.target
-	s := &t.Source
-	s.Path, s.Mirrors, s.BandwidthMax, s.Seen = dir, nil, 0, m.record.Seen
-	s.CAFile, s.TokenFile, s.LoginFile, s.CertificateFile, s.PrivateKeyFile = "", "", "", "", "" // for servers
+	t.Source = fetcher.Options{
+		Target: from.Target, Path: dir, Patterns: from.Patterns,
+		Verify: from.Verify, Keys: from.Keys, RevokedKeys: from.RevokedKeys, Threshold: from.Threshold, MaxAge: from.MaxAge,
+		Root: from.Root, Seen: m.record.Seen, SizeMax: from.SizeMax,
+	}
 	m.dropGiven()
 	m.given, err = m.newest(&t)
 	return err

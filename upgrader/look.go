@@ -95,7 +95,7 @@ func (m *machine) consult(ctx context.Context, current store.Release, has bool) 
 	if err := m.heal(ctx, listing.Candidates); err != nil && ctx.Err() == nil {
 		m.trouble(ctx, journal.StepFailed, err) // and is tried again with the next look
 	}
-	c, ok, err := m.choose(ctx, listing.Candidates, current, has)
+	c, ok, err := m.choose(ctx, listing, current, has)
 	if err != nil {
 		m.trouble(ctx, journal.StepFailed, err)
 		m.retryAfter(m.pause.next(0))
@@ -192,8 +192,11 @@ func (m *machine) retryAfter(d time.Duration) { m.retryAt = time.Now().Add(d) }
 // A candidate of the very version that was accepted is never taken with another
 // digest: a source whose mirrors disagree would otherwise swap to and fro for
 // ever. The publisher has to raise the version.
-func (m *machine) choose(ctx context.Context, all []fetcher.Candidate, current store.Release, has bool) (fetcher.Candidate, bool, error) {
+//
+// Where the source names one, no other comes into question.
+func (m *machine) choose(ctx context.Context, l fetcher.Listing, current store.Release, has bool) (fetcher.Candidate, bool, error) {
 	m.ordered = nil
+	all := l.Candidates
 	if o := m.wanted; o != nil {
 		if o.Version != "" || o.Verb == OrderImport {
 			c, why, err := m.pick(ctx, o, all, current, has)
@@ -209,6 +212,12 @@ func (m *machine) choose(ctx context.Context, all []fetcher.Candidate, current s
 			m.ordered = o
 		}
 	}
+	if l.Current.Name != "" {
+		if has && l.Current.Version.Compare(versionOf(current)) == 0 && (!l.Current.HasDigest() || store.Digest(l.Current.Digest).Short() == current.Digest12) {
+			return fetcher.Candidate{}, false, nil
+		}
+		all = []fetcher.Candidate{l.Current}
+	}
 	floor, bounded := m.floor(current, has)
 	for i, c := range all {
 		digest := store.Digest(c.Digest)
@@ -218,6 +227,7 @@ func (m *machine) choose(ctx context.Context, all []fetcher.Candidate, current s
 				m.once(ctx, "republished "+digest.String(), journal.ReleaseRepublished,
 					slog.String("to", string(c.Version)), slog.String("digest", digest.String()))
 				return fetcher.Candidate{}, false, nil
+			case order < 0 && l.Commanded: // it is gone back to
 			case order < 0 && i == 0:
 				m.once(ctx, "went back "+string(c.Version), journal.SourceWentBack,
 					slog.String("to", string(c.Version)), slog.String("floor", floor.Version))
@@ -226,7 +236,7 @@ func (m *machine) choose(ctx context.Context, all []fetcher.Candidate, current s
 				return fetcher.Candidate{}, false, nil
 			}
 		}
-		if past := fetcher.Version(m.record.Past); past != "" && c.Version.Compare(past) <= 0 {
+		if past := fetcher.Version(m.record.Past); past != "" && (c.Version.Compare(past) == 0 || c.Version.Compare(past) < 0 && !l.Commanded) {
 			m.once(ctx, "passed "+c.String(), journal.ReleasePassed, slog.String("to", string(c.Version)))
 			return fetcher.Candidate{}, false, nil
 		}

@@ -81,6 +81,7 @@ func Foresee(ctx context.Context, o Options, t *Target) (Plan, error) {
 	}
 	from := t.Source
 	from.StateDir = filepath.Join(scratch, "tuf")
+	from.Command = RunSource
 	m := d.machine(t)
 	m.store, m.state = untouched{s}, Idle
 	m.log = o.Log // every line is about this target
@@ -122,7 +123,7 @@ func (m *machine) foresee(ctx context.Context, f *fetcher.Fetcher, p *Plan) erro
 		return err
 	}
 	m.record.To = "" // what is on its way is not what is looked for
-	c, ok, err := m.choose(ctx, listing.Candidates, current, has)
+	c, ok, err := m.choose(ctx, listing, current, has)
 	if err != nil || !ok {
 		return err
 	}

@@ -160,6 +160,8 @@ func Serve(ctx context.Context, conn net.Conn, run Run) error {
 			return end(conn, 0)
 		case errors.As(err, &exit):
 			return errors.Join(err, end(conn, byte(exit.Status)))
+		case ctx.Err() != nil:
+			return errors.New("the other end went away before the command ended")
 		default:
 			return err
 		}

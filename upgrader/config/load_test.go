@@ -136,6 +136,34 @@ func TestBucketKeys(t *testing.T) {
 	}
 }
 
+// TestCommandPath has root own the command, and nobody else write it.
+func TestCommandPath(t *testing.T) {
+	text := strings.Replace(small, "https://example.org/app", "exec:/usr/local/lib/app-source", 1)
+	root := plant(t, []txtar.File{{Name: "etc/upgraderd/app.upgrade", Data: []byte(text)}, {Name: "usr/local/lib/app-source", Data: []byte("#!/bin/sh\n")}})
+	program := filepath.Join(root, "usr/local/lib/app-source")
+	for _, c := range []struct {
+		mode os.FileMode
+		want string
+	}{{0o755, ""}, {0o644, "not executable"}, {0o775, "write"}, {0o757, "write"}} {
+		if err := os.Chmod(program, c.mode); err != nil {
+			t.Fatal(err)
+		}
+		target, ds := Load(root, "app")
+		if (target != nil) != (c.want == "") || c.want != "" && !strings.Contains(ds.Err().Error(), c.want) {
+			t.Errorf("mode %o: %v", c.mode, ds)
+		}
+	}
+	if err := os.Remove(program); err != nil {
+		t.Fatal(err)
+	}
+	if target, ds := Load(root, "app"); target != nil || !strings.Contains(ds.Err().Error(), "Path=: ") {
+		t.Errorf("a command that is not there: %v", ds)
+	}
+	if target, ds := Peek(root, "app"); target == nil || target.Source.Path != "exec:/usr/local/lib/app-source" {
+		t.Errorf("peeked at %v, %v", target, ds)
+	}
+}
+
 // TestForgeKeys fills the fields of a forge.
 func TestForgeKeys(t *testing.T) {
 	text := strings.Replace(small, "https://example.org/app", "github://acme/app", 1)
@@ -214,7 +242,7 @@ func TestEveryFieldHasAKey(t *testing.T) {
 		}
 		switch name {
 		case "Target.Source.Root", "Target.Source.LoginFile", "Target.Source.NoManifest": // see above
-		case "Target.Source.StateDir", "Target.Source.Command": // the daemon knows where, and how
+		case "Target.Source.StateDir", "Target.Source.Command", "Target.Source.Bases": // the daemon knows where, how, and from what
 		default:
 			if v.IsZero() {
 				t.Errorf("%s is not filled by any key", name)

@@ -174,6 +174,13 @@ func Keys() []Key {
 			set:  secret(func(t *target) *string { return &t.Source.LoginFile }, fetcher.CheckLogin),
 		},
 		{
+			Section: "Source", Name: "Current", Value: "FILE", Example: "current.conf",
+			Help: "A file of the source that names the release to run, in one line, by its file or its version; or a symbolic link beside the artifacts. A change " +
+				"of it is an upgrade or, with `Verify=no` or where `SHA256SUMS` lists the file, a rollback. See [sources](sources.md). By default the newest " +
+				"release is wanted.",
+			set: text(func(t *target) *string { return &t.Source.Current }, fileName),
+		},
+		{
 			Section: "Source", Name: "CertificateFile", Value: "FILE", Example: "/etc/upgraderd/host.crt",
 			Help: "PEM certificates by which this host says who it is to an `https://` server that asks: its own, then those that lead to an authority " +
 				"which the server knows. The file is read for each connection, so a new certificate counts at once.",

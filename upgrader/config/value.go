@@ -98,7 +98,7 @@ func sourcePath(v string) (string, error) {
 		return v, err
 	}
 	if program, ok := strings.CutPrefix(v, "exec:"); ok {
-		program, err := absolute("/" + strings.TrimLeft(program, "/"))
+		program, err := absolute(program) // which makes exec:///x of systemd's kind exec:/x
 		return "exec:" + program, err
 	}
 	scheme, _, ok := strings.Cut(v, "://")
@@ -152,6 +152,14 @@ func endpoint(v string) (string, error) {
 func oneWord(v string) (string, error) {
 	if strings.ContainsAny(v, " \t") {
 		return "", refuse("", "%s is more than one word", unitfile.Quote(v))
+	}
+	return v, plain(v)
+}
+
+// fileName accepts the name of a file in the source.
+func fileName(v string) (string, error) {
+	if v == "" || v == "." || v == ".." || strings.Contains(v, "/") || len(v) > 255 {
+		return "", refuse("write the name without directories, such as current.conf", "%s is not the name of a file in the source", unitfile.Quote(v))
 	}
 	return v, plain(v)
 }

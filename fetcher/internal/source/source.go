@@ -65,6 +65,13 @@ type Stater interface {
 	Stat(ctx context.Context, name string) (File, Mark, error)
 }
 
+// Linker is a source that has symbolic links.
+type Linker interface {
+	// Link gives the name of the file beside it that name, a link, leads to, be it
+	// there or not. It is false for all that is no such link.
+	Link(name string) (to string, ok bool)
+}
+
 // Watcher is a source that can tell that it changed.
 type Watcher interface {
 	// State marks the source as it is now; the empty mark means that it

@@ -10,6 +10,7 @@ import (
 	"hash/maphash"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -30,6 +31,7 @@ var (
 	_ source.Source  = (*Dir)(nil)
 	_ source.Lister  = (*Dir)(nil)
 	_ source.Watcher = (*Dir)(nil)
+	_ source.Linker  = (*Dir)(nil)
 )
 
 // New reads the directory path. It need not exist yet.
@@ -97,6 +99,21 @@ func (d *Dir) List(ctx context.Context, max int) ([]source.File, error) {
 		}
 	})
 	return files, err
+}
+
+// Link reads a link that leads to a file of the directory.
+func (d *Dir) Link(name string) (string, bool) {
+	if source.CheckName(name) != nil {
+		return "", false
+	}
+	to, err := os.Readlink(filepath.Join(d.path, name))
+	if err != nil {
+		return "", false
+	}
+	if dir, base := filepath.Split(to); dir == "" || dir == "./" || filepath.Clean(dir) == d.path {
+		return base, source.CheckName(base) == nil
+	}
+	return "", false
 }
 
 // each calls do for every entry; one that vanishes meanwhile is left out.

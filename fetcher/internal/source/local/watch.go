@@ -202,8 +202,8 @@ func (d *Dir) arrived(buf []byte) bool {
 	return false
 }
 
-// linked tells a file that was born complete, with ln(1).
+// linked tells a file that was born complete, with ln(1) or ln -s.
 func (d *Dir) linked(name string) bool {
 	var st unix.Stat_t
-	return unix.Lstat(filepath.Join(d.path, name), &st) == nil && st.Nlink > 1
+	return unix.Lstat(filepath.Join(d.path, name), &st) == nil && (st.Nlink > 1 || st.Mode&unix.S_IFMT == unix.S_IFLNK)
 }

@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -56,6 +57,7 @@ func TestWatchReturnsOnPublishing(t *testing.T) {
 		{"moved in", func(dir string) error { return os.Rename(dir+"/sub/inside", dir+"/app_2") }},
 		{"linked", func(dir string) error { return os.Link(dir+"/sub/inside", dir+"/app_2") }},
 		{"rewritten", func(dir string) error { return os.WriteFile(filepath.Join(dir, "app_1"), []byte("y"), 0o644) }},
+		{"linked symbolically", func(dir string) error { return os.Symlink("app_1", dir+"/current") }},
 		{"removed", func(dir string) error { return os.Remove(filepath.Join(dir, "app_1")) }},
 		{"made readable", func(dir string) error { return os.Chmod(filepath.Join(dir, "app_1"), 0o604) }},
 		{"directory replaced", func(dir string) error {
@@ -184,6 +186,24 @@ func TestWatchPolls(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := os.Rename(link+".new", link); err != nil {
+			t.Fatal(err)
+		}
+		wantNilWithin(t, done, 3*pollEvery)
+	})
+	t.Run("pointed elsewhere", func(t *testing.T) {
+		d, p := newDir(t)
+		p.Publish("app_1", []byte("x"))
+		p.Publish("app_2", []byte("x"))
+		current := filepath.Join(d.path, "current")
+		if err := os.Symlink("app_1", current); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		done := make(chan error, 1)
+		since := d.State()
+		go func() { done <- d.poll(ctx, since) }()
+		if err := errors.Join(os.Symlink("app_2", current+".new"), os.Rename(current+".new", current)); err != nil {
 			t.Fatal(err)
 		}
 		wantNilWithin(t, done, 3*pollEvery)
