@@ -106,7 +106,7 @@ type Options struct {
 	Current string
 	// Command runs the command of Path. Default: as a child of this process,
 	// with its standard error.
-	Command command.Run
+	Command command.Run `json:"-"`
 	// Tag is that of the one release of a forge that counts. Default: the
 	// newest does.
 	Tag string
