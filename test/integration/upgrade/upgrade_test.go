@@ -98,10 +98,7 @@ func TestStory(t *testing.T) {
 			{"3.2.0", "sicken:500ms"},
 		} {
 			source.Publish("hello-"+bad.version, kit.Hello(t, bad.version, bad.fault))
-			m.Eventually(bad.version+" is known bad", func() bool {
-				return strings.Contains(m.Run("upgraderd", "status", "--json"), bad.version) &&
-					strings.Contains(fmt.Sprint(target(t, m)["known_bad"]), bad.version)
-			})
+			knownBad(t, m, bad.version)
 			if got := current(m); !strings.HasPrefix(got, "2.0.0-") {
 				t.Errorf("after %s: current is %s, want 2.0.0", bad.version, got)
 			}
