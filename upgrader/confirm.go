@@ -108,6 +108,7 @@ func (m *machine) confirm(ctx context.Context) (Event, error) {
 		if m.base.Watch != f.Watch {
 			m.base = f // from here on we see who acts
 		}
+		m.watchDependents(ctx, f)
 		left -= min(time.Since(looked), unwatchedMax)
 		looked = time.Now()
 		if left <= 0 && health.good() {

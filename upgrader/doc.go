@@ -85,6 +85,9 @@
 // release counts as neither good nor bad. It comes up again later, three
 // times at most.
 //
+// Other units that systemd stopped with the service, in a swap by restart, are
+// active again after it, if root lets the daemon start them. See dependents.go.
+//
 // A release is newer by the version order of package fetcher only, and never
 // older than the newest that was ever accepted, which the record remembers: a
 // source cannot lead a host back. The accepted version offered with another

@@ -198,6 +198,7 @@ type machine struct {
 	record   record
 	verified *fetcher.Verified // between Fetching and Staging
 	base     systemd.Facts     // what Confirming compares with
+	stood    dependents        // those of the unit, when it was last seen to run
 	way      string            // the swap announced last
 	denied   string            // digest whose swap systemd would not queue
 	hush     hush
@@ -301,6 +302,10 @@ func (m *machine) enter(ctx context.Context, next State) error {
 	if next == Recovering {
 		m.report()
 		return nil // the record still names what has to be recovered
+	}
+	switch next {
+	case Confirming, Idle, Held:
+		m.bringBack(ctx, next != Confirming)
 	}
 	if next != m.record.State {
 		m.record.Since = m.wall.date()

@@ -30,6 +30,9 @@ type record struct {
 	Restarts   uint32 `json:"restarts,omitempty"`
 	// Failures are those of the unit that systemd had told of before a swap.
 	Failures string `json:"failures,omitempty"`
+	// Dependents were active when the service was last seen to run, by unit, with
+	// their invocation then: what a restart of ours takes down of them comes back.
+	Dependents map[string]string `json:"dependents,omitempty"`
 	// Attempts counts the swaps to Digest that were begun.
 	Attempts int `json:"attempts,omitempty"`
 	// Down tells that To ended by itself and left the unit inactive, so that
@@ -119,7 +122,7 @@ func (m *machine) begin(from store.Release, hasFrom bool, to store.Release, dige
 		r.From = from.Name
 	}
 	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Failures, r.Down, r.Reason, r.Unproven = "", "", "", 0, "", false, "", false
-	r.Order = nil
+	r.Order, r.Dependents = nil, nil
 	m.beginAttempt()
 }
 

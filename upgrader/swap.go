@@ -88,6 +88,7 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 	r.Swap, r.Invocation, r.Restarts, r.Down = way, f.InvocationID, f.NRestarts, false
 	r.Failures = m.failures(ctx)
 	r.Attempts++
+	m.noteDependents(ctx, f)
 	if err := m.save(); err != nil {
 		return StepFailed, err
 	}
@@ -442,6 +443,7 @@ func (m *machine) restartUnit(ctx context.Context, before systemd.Facts) (system
 	if err := m.systemd.ResetFailed(ctx, m.target.Unit); err != nil {
 		m.log.DebugContext(ctx, "reset-failed was refused", "error", m.errText(err))
 	}
+	m.watchDependents(ctx, before) // as late as can be: what is down now, others stopped
 	job, cancel := context.WithTimeout(ctx, limit(before, true))
 	defer cancel()
 	result, err := m.systemd.Restart(job, m.target.Unit)

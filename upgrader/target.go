@@ -28,6 +28,9 @@ type Target struct {
 	Unit string
 	// Swap defaults to SwapAuto.
 	Swap Swap
+	// Dependents are the units that may be started again where a restart of Unit
+	// took them down. Only those that depend on Unit ever are.
+	Dependents []string
 	// Program is the executable inside a release, relative: where a plain
 	// executable is put, and what must be executable in a tree.
 	Program string

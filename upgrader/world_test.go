@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -384,6 +386,9 @@ type fakeUnit struct {
 	check      systemd.Result // of the check unit; default done
 	checkCode  int32
 	failure    string // the last run of what OnFailure= starts
+	// depend are units with Requires= on it; those in denied nobody may start.
+	depend map[string]*systemd.Facts
+	denied map[string]bool
 	// hook, if set, may take a call over.
 	hook func(verb string) (systemd.Result, error, bool)
 	// during runs in the middle of a job, after what it did.
@@ -455,7 +460,52 @@ func (u *fakeUnit) Facts(ctx context.Context, name string) (systemd.Facts, error
 	if strings.HasPrefix(name, "upgraderd-check@") {
 		return systemd.Facts{ID: name, LoadState: "loaded", ActiveState: "inactive", Result: "exit-code", ExecMainCode: 1, ExecMainStatus: u.checkCode}, nil
 	}
-	return u.facts, nil
+	if f := u.depend[name]; f != nil {
+		return *f, nil
+	}
+	f := u.facts
+	f.Dependents = slices.Sorted(maps.Keys(u.depend))
+	return f, nil
+}
+
+// depends gives the unit a dependent that is active.
+func (u *fakeUnit) depends(name string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.depend == nil {
+		u.depend = map[string]*systemd.Facts{}
+	}
+	u.depend[name] = &systemd.Facts{ID: name, LoadState: "loaded", ActiveState: "active", SubState: "running", Watch: 1, InvocationID: name + " 1"}
+}
+
+// dependent changes a dependent; each change is the end of a job on it.
+func (u *fakeUnit) dependent(name, state string, result systemd.Result) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	f := u.depend[name]
+	f.ActiveState, f.LastJob = state, result
+	f.JobsEnded++
+	if state == "active" {
+		f.InvocationID = fmt.Sprintf("%s %d", name, 1+f.JobsEnded)
+	} else {
+		f.ActiveExit = u.facts.ActiveExit
+	}
+}
+
+// restarted is what a restart of the unit does to those that are active.
+func (u *fakeUnit) restarted(r systemd.Result) {
+	for name, f := range u.depend {
+		if f.ActiveState != "active" {
+			continue
+		}
+		u.mu.Unlock()
+		if r == systemd.ResultDone {
+			u.dependent(name, "active", r)
+		} else {
+			u.dependent(name, "inactive", systemd.ResultDependency)
+		}
+		u.mu.Lock()
+	}
 }
 
 // link reads a link as a supervisor does.
@@ -596,7 +646,8 @@ func (u *fakeUnit) Reload(ctx context.Context, _ string) (systemd.Result, error)
 }
 
 func (u *fakeUnit) Restart(ctx context.Context, _ string) (systemd.Result, error) {
-	return u.do(ctx, "restart", func() systemd.Result {
+	return u.do(ctx, "restart", func() (r systemd.Result) {
+		defer func() { u.restarted(r) }()
 		release := u.link("current")
 		u.facts.NRestarts = 0
 		u.begin(release)
@@ -616,7 +667,17 @@ func (u *fakeUnit) Restart(ctx context.Context, _ string) (systemd.Result, error
 }
 
 func (u *fakeUnit) Start(ctx context.Context, name string) (systemd.Result, error) {
+	if u.denied[name] {
+		u.set(func() { u.note("start %s, denied", name) })
+		return "", &systemd.Error{Code: systemd.CodeDenied, Verb: "start", Unit: name, Err: errors.New("not allowed")}
+	}
 	return u.do(ctx, "start "+name, func() systemd.Result {
+		if u.depend[name] != nil {
+			u.mu.Unlock()
+			defer u.mu.Lock()
+			u.dependent(name, "active", systemd.ResultDone)
+			return systemd.ResultDone
+		}
 		if u.check != "" {
 			return u.check
 		}

@@ -27,7 +27,7 @@ may touch.`,
 			if !allowed(targets, args[0], args[1]) {
 				return withStatus(exitFailure, fmt.Errorf("no target needs %s of %q", args[1], args[0]))
 			}
-			if args[1] == "start" && !templateInstalled(args[0]) {
+			if args[1] == "start" && !installed(args[0]) {
 				return withStatus(exitFailure, fmt.Errorf("%q has no unit file, so that a start could make it whatever the caller says\nPut the units in place with: upgraderd install", args[0]))
 			}
 			return nil
@@ -35,16 +35,20 @@ may touch.`,
 	}
 }
 
-// templateInstalled tells if the template of an instance has a file where systemd
-// looks for units. Since 257, StartTransientUnit asks for the verb start, too, and
-// what keeps it from making a unit of any name, and others along with it, is that
-// there is a file of that name.
-func templateInstalled(instance string) bool {
-	prefix, rest, _ := strings.Cut(instance, "@")
-	template := prefix + "@" + path.Ext(rest)
+// installed tells if a unit, or the template of an instance, has a file where
+// systemd looks for units. Since 257, StartTransientUnit asks for the verb start,
+// too, and what keeps it from making a unit of any name, and others along with it,
+// is that there is a file of that name.
+func installed(unit string) bool {
+	names := []string{unit}
+	if prefix, rest, instance := strings.Cut(unit, "@"); instance {
+		names = append(names, prefix+"@"+path.Ext(rest))
+	}
 	for _, dir := range []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"} {
-		if info, err := os.Stat(path.Join(dir, template)); err == nil && info.Mode().IsRegular() {
-			return true
+		for _, name := range names {
+			if info, err := os.Stat(path.Join(dir, name)); err == nil && info.Mode().IsRegular() {
+				return true
+			}
 		}
 	}
 	return false
@@ -61,6 +65,9 @@ func allowed(targets []*upgrader.Target, unit, verb string) bool {
 			return true
 		}
 		if unit == upgrader.GuardTimer(t.Name) && t.Swap != upgrader.SwapNone && verb == "start" {
+			return true
+		}
+		if slices.Contains(t.Dependents, unit) && t.Swap != upgrader.SwapNone && verb == "start" {
 			return true
 		}
 		if len(t.Check) > 0 && unit == upgrader.CheckUnit(t.Name) && (verb == "start" || verb == "reset-failed") {

@@ -55,6 +55,15 @@ func Keys() []Key {
 			set: word(func(t *target) *upgrader.Swap { return &t.Swap }, upgrader.SwapAuto, upgrader.SwapHandover, upgrader.SwapRestart, upgrader.SwapNone),
 		},
 		{
+			Section: "Upgrade", Name: "Dependents", Value: "UNIT…", List: true, Example: "app-worker.service",
+			Help: "Units that upgraderd may start again where its swap took them down. systemd stops units with `Requires=`, `BindsTo=` or " +
+				"`PartOf=` on a service with it, and after a start that failed it leaves them so, also when the release before comes back. Only those " +
+				"that were active before the swap are started, and not what a person stopped meanwhile. Full unit names of any type but " +
+				"`.target`, `.slice`, `.scope` and `.device`. A unit that shall be active whenever the service is needs no such right: name it in " +
+				"`Wants=` of the service.",
+			set: words(func(t *target) *[]string { return &t.Dependents }, dependent),
+		},
+		{
 			Section: "Upgrade", Name: "Program", Value: "FILE", Default: "bin/%p", Example: "bin/app",
 			Help: "The executable inside a release, relative to its top directory. An artifact that is a plain executable is put there; " +
 				"an archive must hold it.",

@@ -40,6 +40,23 @@ func unitName(v string) (string, error) {
 	return v, nil
 }
 
+// dependent accepts a unit that may be started. Who may start a target may isolate
+// it, too, which stops the rest of the host.
+func dependent(_ scope, v string) (string, error) {
+	u, err := unitfile.ParseUnitName(v)
+	if err != nil {
+		return "", refuse("write a full name, such as app-worker.service", "%s is no unit name: %w", unitfile.Quote(v), err)
+	}
+	switch u.Type {
+	case "target", "slice", "scope", "device":
+		return "", refuse("name the units that it is made of", "%s is a .%s, which is not started by upgraderd", unitfile.Quote(v), u.Type)
+	}
+	if u.Template() {
+		return "", refuse(fmt.Sprintf("name an instance, such as %s@1.%s", u.Prefix, u.Type), "%s is a template, which runs nothing by itself", unitfile.Quote(v))
+	}
+	return v, nil
+}
+
 // inside accepts the name of a file inside a release.
 func inside(v string) (string, error) {
 	switch {

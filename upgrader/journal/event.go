@@ -67,6 +67,8 @@ const (
 	ReleaseTurnedBad
 	RolledBack
 	RollbackFailed
+	DependentReturned
+	DependentDown
 	SwapUnguarded
 	UpgradeAbandoned
 	TrialInterrupted

@@ -276,6 +276,18 @@ func table() map[Event]Description {
 			"The rollback of @UPGRADERD_TARGET@ failed",
 			"@UPGRADERD_ERROR@\nA person has to look at @UPGRADERD_UNIT@: systemctl status @UPGRADERD_UNIT@",
 		},
+		DependentReturned: {
+			"DependentReturned", "ea30bd8ec1c646d38e0a660bb85ae6f3", LevelNotice,
+			"{dependent} went down with {unit} and is active again",
+			"@UPGRADERD_DEPENDENT@ is active again",
+			"It depends on @UPGRADERD_UNIT@, and systemd does not start it again by itself where a start of that failed.",
+		},
+		DependentDown: {
+			"DependentDown", "1bf5c684a0834155b6a5f4ee7d85d451", slog.LevelError,
+			"{dependent} went down with {unit} and stays down: {reason}",
+			"@UPGRADERD_DEPENDENT@ went down with @UPGRADERD_UNIT@ and stays down",
+			"@UPGRADERD_REASON@\nIt was active before the upgrade of @UPGRADERD_TARGET@ restarted @UPGRADERD_UNIT@. Start it with: systemctl start @UPGRADERD_DEPENDENT@\nSo that upgraderd does it the next time, name it in Dependents=.",
+		},
 		SwapUnguarded: {
 			"SwapUnguarded", "c2c2959e20bc439e927170b27304e456", slog.LevelWarn,
 			"no guard for the swap: {error}",

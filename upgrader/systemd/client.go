@@ -201,7 +201,7 @@ func (c *Client) facts(ctx context.Context, unit string) (Facts, error) {
 		l.watch(f.ID)
 	}
 	seen := l.follow(f.ID)
-	f.JobsEnded, f.Failures = seen.jobsEnded, seen.failures
+	f.JobsEnded, f.LastJob, f.Failures = seen.jobsEnded, seen.lastJob, seen.failures
 	return f, nil
 }
 
@@ -253,6 +253,7 @@ type link struct {
 // sight is what was seen of a unit.
 type sight struct {
 	jobsEnded, failures uint64
+	lastJob             Result
 
 	watched     bool // failures are counted
 	activeState string
@@ -438,6 +439,7 @@ func (l *link) DeliverSignal(_, _ string, s *dbus.Signal) {
 		if unit, ok := s.Body[2].(string); ok {
 			if s := l.units[unit]; s != nil {
 				s.jobsEnded++
+				s.lastJob = Result(result)
 			}
 		}
 		for w := range l.waiters {

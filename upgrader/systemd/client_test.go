@@ -24,7 +24,7 @@ func TestFacts(t *testing.T) {
 	}
 	want := Facts{
 		ID: "app.service", LoadState: "loaded", ActiveState: "active", SubState: "running", InvocationID: "abcd",
-		TriggeredBy: []string{"app.socket"}, Type: "notify", MainPID: 812, NRestarts: 2, StatusText: "Serving x",
+		TriggeredBy: []string{"app.socket"}, Dependents: []string{"bound.service", "needs.service"}, Type: "notify", MainPID: 812, NRestarts: 2, StatusText: "Serving x",
 		ExecStart:    [][]string{{"/bin/a", "supervise"}},
 		TimeoutStart: 90 * time.Second, TimeoutStop: -1,
 		Watch: 1,
@@ -54,8 +54,12 @@ func TestUndisturbed(t *testing.T) {
 	if !own.Undisturbed(before, 1) || own.Undisturbed(before, 0) {
 		t.Errorf("after a job of ours: %+v since %+v", own, before)
 	}
+	p.script(func(p *pid1) { p.result = "dependency" })
 	p.end(77) // somebody else's
 	other := facts()
+	if own.LastJob != ResultDone || other.LastJob != ResultDependency {
+		t.Errorf("last jobs: got %q and %q, want done and dependency", own.LastJob, other.LastJob)
+	}
 	if other.Undisturbed(own, 0) || !facts().Undisturbed(other, 0) {
 		t.Errorf("after a job of another: %+v since %+v", other, own)
 	}

@@ -3,6 +3,7 @@ package systemd
 import (
 	"encoding/hex"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,17 +32,25 @@ type Facts struct {
 	// ActiveEnter is when the unit became active last, on CLOCK_MONOTONIC; 0 if
 	// it never did.
 	ActiveEnter time.Duration
+	// ActiveExit is when it left that state last, likewise.
+	ActiveExit time.Duration
 	// Job is the job that is queued or runs for the unit, 0 if none.
 	Job uint32
 	// JobsEnded counts the jobs on the unit that ended since this client
 	// first read its facts, over the connection numbered Watch. See
 	// [Facts.Undisturbed].
 	JobsEnded, Watch uint64
+	// LastJob is how the last of those jobs ended, "" if there was none.
+	LastJob Result
 	// Failures counts how often the unit was seen to fail by itself, and not in
 	// a job, over the same connection. See [Facts.FailedSince].
 	Failures uint64
 	// TriggeredBy are the sockets, timers and paths that start it.
 	TriggeredBy []string
+	// Dependents are the units that systemd stops with it, by Requires=,
+	// Requisite=, BindsTo=, PartOf= or StopPropagatedFrom= of theirs, as far as
+	// they are loaded: what is active is.
+	Dependents []string
 
 	// The rest is empty for a unit that is not a service.
 
@@ -125,7 +134,9 @@ func parseFacts(unit, service map[string]dbus.Variant) Facts {
 		InvocationID:     hex.EncodeToString(value[[]byte](unit, "InvocationID")),
 		NeedDaemonReload: value[bool](unit, "NeedDaemonReload"),
 		ActiveEnter:      span(value[uint64](unit, "ActiveEnterTimestampMonotonic")),
+		ActiveExit:       span(value[uint64](unit, "ActiveExitTimestampMonotonic")),
 		TriggeredBy:      value[[]string](unit, "TriggeredBy"),
+		Dependents:       dependents(unit),
 		Type:             value[string](service, "Type"),
 		Result:           value[string](service, "Result"),
 		MainPID:          value[uint32](service, "MainPID"),
@@ -149,6 +160,17 @@ func parseFacts(unit, service map[string]dbus.Variant) Facts {
 		f.LoadError, _ = le[1].(string)
 	}
 	return f
+}
+
+// dependents reads the names that systemd keeps of the settings the other way
+// round (org.freedesktop.systemd1(5)).
+func dependents(unit map[string]dbus.Variant) []string {
+	var all []string
+	for _, relation := range []string{"RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf", "PropagatesStopTo"} {
+		all = append(all, value[[]string](unit, relation)...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // jobOf reads (uo): a job's number and path.

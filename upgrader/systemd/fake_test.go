@@ -99,6 +99,9 @@ func startPID1(t *testing.T, b *bus) *pid1 {
 			"SubState":     dbus.MakeVariant("running"),
 			"InvocationID": dbus.MakeVariant([]byte{0xab, 0xcd}),
 			"TriggeredBy":  dbus.MakeVariant([]string{"app.socket"}),
+			"RequiredBy":   dbus.MakeVariant([]string{"needs.service"}),
+			"BoundBy":      dbus.MakeVariant([]string{"bound.service", "needs.service"}),
+			"WantedBy":     dbus.MakeVariant([]string{"other.service"}),
 			"LoadError":    dbus.MakeVariant(struct{ A, B string }{"", ""}),
 		},
 		svcFace: {

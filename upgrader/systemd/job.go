@@ -17,6 +17,9 @@ const (
 	ResultTimeout  Result = "timeout"
 	ResultFailed   Result = "failed"
 	ResultSkipped  Result = "skipped"
+	// ResultDependency: what the unit requires did not start, so it was not
+	// started either.
+	ResultDependency Result = "dependency"
 	// ResultUnknown is ours: the job is over, and how it ended was lost
 	// with a connection. Facts tell.
 	ResultUnknown Result = "unknown"

@@ -44,6 +44,7 @@ try "clock" date -s 2000-01-01
 try "host name" hostname evil
 try "transient unit" systemd-run --no-ask-password true
 try "another unit" systemctl --no-ask-password restart other.service
+try "a dependent that is not granted" systemctl --no-ask-password start wipe.service
 try "load a unit of its own" systemctl --no-ask-password link "$STATE_DIRECTORY/evil.service"
 echo "that is all"
 `
@@ -53,6 +54,8 @@ echo "that is all"
 func TestCompromisedDaemon(t *testing.T) {
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
 		m.Write("/etc/systemd/system/other.service", "[Service]\nExecStart=/bin/sleep infinity\n")
+		m.Write("/etc/systemd/system/wipe.service", "[Unit]\nRequires=app.service\n[Service]\nExecStart=/bin/sleep infinity\n")
+		m.Write("/etc/systemd/system/app.service", "[Service]\nExecStart=/bin/sleep infinity\n")
 		m.Write("/etc/upgraderd/app.upgrade", appUpgrade)
 		m.Write("/usr/local/bin/attack", attack)
 		m.Run("chmod", "755", "/usr/local/bin/attack")

@@ -102,6 +102,7 @@ func TestOwners(t *testing.T) {
 const appUpgrade = `[Upgrade]
 Unit=app.service
 Check=bin/app --version
+Dependents=dependent.service
 [Source]
 Path=/srv/app
 MatchPattern=app-@v
@@ -118,6 +119,7 @@ func TestPolkit(t *testing.T) {
 		"systemctl start upgraderd-check@app.service",
 		"systemctl start upgraderd-guard@app.timer",
 		"systemctl stop upgraderd-guard@app.timer",
+		"systemctl start dependent.service",
 	}
 	refused := []string{
 		"systemctl stop app.service",
@@ -130,6 +132,13 @@ func TestPolkit(t *testing.T) {
 		"systemctl restart other.service",
 		"systemctl reset-failed other.service",
 		"systemctl reset-failed",
+		"systemctl stop dependent.service",
+		"systemctl restart dependent.service",
+		"systemctl try-restart dependent.service",
+		"systemctl reset-failed dependent.service",
+		"systemctl isolate dependent.service",
+		"systemd-run --unit=dependent.service true",
+		"systemctl start ungranted.service",
 		"systemctl restart upgraderd.service",
 		"systemctl start upgraderd-check@other.service",
 		"systemctl stop upgraderd-check@app.service",
@@ -152,6 +161,9 @@ func TestPolkit(t *testing.T) {
 		const service = "[Service]\nExecStart=/bin/sleep infinity\nExecReload=/bin/true\n"
 		m.Write("/etc/systemd/system/app.service", service)
 		m.Write("/etc/systemd/system/other.service", service)
+		for _, name := range []string{"dependent", "ungranted"} {
+			m.Write("/etc/systemd/system/"+name+".service", "[Unit]\nRequires=app.service\n"+service)
+		}
 		// What the daemon may start is decided by polkit; what then happens is
 		// not this test's business.
 		m.Write("/etc/systemd/system/upgraderd-check@.service", "[Service]\nType=oneshot\nExecStart=/bin/true\n")
@@ -168,7 +180,7 @@ func TestPolkit(t *testing.T) {
 			argv = append(argv[:1], append([]string{"--no-ask-password"}, argv[1:]...)...)
 			said := m.Fails(as(argv...)...)
 			// Refused by polkit, or by systemd for a name that has a unit file.
-			if !regexp.MustCompile(`(?i)access denied|permission denied|authentication|has a fragment file|not permitted`).MatchString(said) {
+			if !regexp.MustCompile(`(?i)access denied|permission denied|authentication|has a fragment file|not permitted|may not be isolated`).MatchString(said) {
 				t.Errorf("%s: refused for another reason: %s", command, said)
 			}
 		}
@@ -202,8 +214,8 @@ func TestPolkit(t *testing.T) {
 		m.Fails(as("systemctl", "--no-ask-password", "restart", "upgraderd.service")...)
 
 		// Nor is a start of what has no unit file: StartTransientUnit would make it.
-		m.Run("sh", "-c", "rm /etc/systemd/system/upgraderd-check@.service /usr/lib/systemd/system/upgraderd-check@.service /usr/lib/systemd/system/upgraderd-guard@.timer && systemctl daemon-reload")
-		for _, unit := range []string{"upgraderd-check@app.service", "upgraderd-guard@app.timer"} {
+		m.Run("sh", "-c", "rm /etc/systemd/system/upgraderd-check@.service /usr/lib/systemd/system/upgraderd-check@.service /usr/lib/systemd/system/upgraderd-guard@.timer /etc/systemd/system/dependent.service && systemctl daemon-reload")
+		for _, unit := range []string{"upgraderd-check@app.service", "upgraderd-guard@app.timer", "dependent.service"} {
 			m.Fails(as("systemd-run", "--no-ask-password", "--unit="+unit, "true")...)
 			if said := m.Fails("upgraderd", "allows", unit, "start"); !strings.Contains(said, "upgraderd install") {
 				t.Errorf("%s: refused for another reason: %s", unit, said)

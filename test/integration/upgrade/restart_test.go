@@ -73,6 +73,11 @@ func knownBad(t *testing.T, m *kit.Machine, version string) {
 func TestRestart(t *testing.T) {
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
 		source, clients := installed(t, m, plainService, plainSocket)
+		const needs = "needs.service"
+		m.Write("/etc/systemd/system/"+needs, "[Unit]\nRequires="+plain+"\nAfter="+plain+"\n[Service]\nExecStart=/bin/sleep inf\n")
+		m.Run("systemctl", "start", needs)
+		configure(m, plain, source, dir, "WindowSec=1s\n[Upgrade]\nDependents="+needs+"\n")
+		m.Run("systemctl", "reload", "upgraderd")
 		source.Publish("hello-2.0.0", kit.Hello(t, "2.0.0", ""))
 		m.Served(clients, "2.0.0", 50)
 		confirmed(t, m, "2.0.0")
@@ -93,6 +98,9 @@ func TestRestart(t *testing.T) {
 			}
 			if got := current(m); !strings.HasPrefix(got, "2.0.0-") {
 				t.Errorf("after %s: current is %s, want 2.0.0", bad.version, got)
+			}
+			if got := m.Property(needs, "ActiveState"); got != "active" {
+				t.Errorf("after %s: %s, which depends on the service, is %s", bad.version, needs, got)
 			}
 			m.Served(clients, "2.0.0", 50)
 		}

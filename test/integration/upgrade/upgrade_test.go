@@ -85,6 +85,10 @@ func TestStory(t *testing.T) {
 		clients := m.Load(traffic)
 		m.Served(clients, "1.0.0", 100)
 		pid := m.Property(unit, "MainPID")
+		const bound = "bound.service"
+		m.Write("/etc/systemd/system/"+bound, "[Unit]\nBindsTo="+unit+"\nAfter="+unit+"\n[Service]\nExecStart=/bin/sleep inf\n")
+		m.Run("systemctl", "start", bound)
+		run := m.Property(bound, "InvocationID")
 
 		source.Publish("hello-2.0.0", kit.Hello(t, "2.0.0", ""))
 		m.Served(clients, "2.0.0", 100)
@@ -115,6 +119,9 @@ func TestStory(t *testing.T) {
 		}
 		if got := m.Property(unit, "MainPID"); got != pid {
 			t.Errorf("MainPID: got %s, want %s as before", got, pid)
+		}
+		if got := m.Property(bound, "InvocationID"); got != run || m.Property(bound, "ActiveState") != "active" {
+			t.Errorf("what depends on the service was disturbed: run %s, want %s", got, run)
 		}
 		t.Log(m.Run("upgraderd", "status"))
 		t.Log(m.Journal("upgraderd.service"))
