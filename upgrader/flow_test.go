@@ -457,6 +457,27 @@ func TestUpgrades(t *testing.T) {
 			}
 			w.settles(name, VerdictGood) // it comes up again
 		},
+		"the operator stops the unit in the rollback": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			fail := w.probedBy()
+			w.unit.hook = func(verb string) (systemd.Result, error, bool) {
+				if verb != "reload" || w.unit.count("reload") != 2 {
+					return "", nil, false
+				}
+				w.unit.set(func() { w.unit.end("failed", "failed", "signal") }) // the helper was killed
+				return systemd.ResultCanceled, nil, true
+			}
+			w.start()
+			w.publish("1.1", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			fail()
+			st := w.settles(old, VerdictRolledBack)
+			time.Sleep(5 * time.Minute)
+			if len(st.KnownBad) != 1 || w.unit.count("restart") != 0 || w.unit.serving() != "" {
+				t.Errorf("got %+v after %q", st, w.unit.story())
+			}
+			w.says("1.1 turned bad", "somebody else acted on app.service during the rollback, which stands; it starts with 1.0", "rolled back to 1.0")
+		},
 		"a handover that never gets a verdict": func(t *testing.T, w *world) {
 			old := w.running("1.0")
 			w.unit.hook = func(verb string) (systemd.Result, error, bool) {

@@ -60,6 +60,9 @@ func (m *machine) rollBack(ctx context.Context) (Event, error) {
 	case err != nil:
 		return StepFailed, err // nobody could be asked; try again
 	}
+	if event == OperatorActed {
+		m.emit(ctx, journal.RollbackYielded, slog.String("from", version(m.record.To)), slog.String("to", back.Version))
+	}
 	m.rolledBack(ctx, began, back)
 	return event, nil
 }
@@ -113,7 +116,7 @@ func (m *machine) moveBack(ctx context.Context, back store.Release) (Event, erro
 		return "", err
 	case f.Running() && f.InvocationID != before.InvocationID:
 		return RolledBack, nil
-	case f.ActiveState == "inactive" && f.Result == "success" && !leftDown(f):
+	case f.ActiveState == "inactive" && f.Result == "success" && !leftDown(f), stoppedMeanwhile(f, result):
 		return OperatorActed, nil
 	}
 	return "", stuck("restart %s for release %s: job is %q, %s", m.target.Unit, back, result, ending(f))
@@ -146,7 +149,7 @@ func (m *machine) handBack(ctx context.Context, before systemd.Facts, back store
 		return "", errors.Join(err, ferr)
 	case serves(f, back.Name):
 		return RolledBack, nil
-	case f.ActiveState == "inactive" && f.Result == "success":
+	case f.ActiveState == "inactive" && f.Result == "success", stoppedMeanwhile(f, result):
 		return OperatorActed, nil
 	case !f.Running():
 		// It died meanwhile, and current is good: start it.
@@ -154,8 +157,18 @@ func (m *machine) handBack(ctx context.Context, before systemd.Facts, back store
 	case err != nil:
 		return "", err
 	}
+	if err := usable(m.target.Unit, f); err != nil {
+		return "", err // of such a unit systemd takes no notifications: who serves nobody can say
+	}
 	st, _ := serving(f)
 	return "", stuck("hand %s back to release %s: job is %q and %q serves", m.target.Unit, back, result, st.Release)
+}
+
+// stoppedMeanwhile reports a unit that somebody stopped in the middle of a job of
+// ours, which that took the place of. systemd kills the helper of a reload then,
+// and has the unit fail by that (tried on 252, 257 and 262).
+func stoppedMeanwhile(f systemd.Facts, result systemd.Result) bool {
+	return result == systemd.ResultCanceled && !f.Running() && f.ActiveState != "activating"
 }
 
 // revive starts a unit that is down.

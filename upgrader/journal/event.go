@@ -66,6 +66,7 @@ const (
 	ReleaseConfirmed
 	ReleaseTurnedBad
 	RolledBack
+	RollbackYielded
 	RollbackFailed
 	DependentReturned
 	DependentDown

@@ -270,6 +270,12 @@ func table() map[Event]Description {
 			"@UPGRADERD_TARGET@ was rolled back to @UPGRADERD_TO@",
 			"Release @UPGRADERD_FROM@ turned bad; @UPGRADERD_TO@ serves again.",
 		},
+		RollbackYielded: {
+			"RollbackYielded", "b57b5f950de3438695e3b50481d3d037", LevelNotice,
+			"somebody else acted on {unit} during the rollback, which stands; it starts with {to}",
+			"Somebody else acted on @UPGRADERD_UNIT@ during a rollback",
+			"What they did stands: a unit that was stopped stays so. Its next start is of release @UPGRADERD_TO@.",
+		},
 		RollbackFailed: {
 			"RollbackFailed", "59c5dd01f1f84683869eb04744a0d1e1", LevelCritical,
 			"ROLLBACK FAILED, {unit} is left as it is: {error}",
