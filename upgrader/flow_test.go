@@ -843,6 +843,39 @@ func TestUpgrades(t *testing.T) {
 			w.says("1.0 has rotted on disk", "1.1 turned bad", "ROLLBACK FAILED")
 			w.settles(w.publish("1.2", ""), VerdictGood) // which is the way out
 		},
+		"what a rollback returns to rots": func(t *testing.T, w *world) {
+			w.running("1.0") // which was never watched
+			w.start()
+			older := w.publish("1.1", "")
+			w.settles(older, VerdictGood)
+			rotten := w.publish("1.2", "")
+			w.settles(rotten, VerdictGood)
+			w.publish("1.3", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			w.rot(rotten)
+			w.unit.crash(true)
+			st := w.settles(older, VerdictRolledBack)
+			if w.unit.serving() != older || len(st.KnownBad) != 1 || st.KnownBad[0].Version != "1.3" {
+				t.Errorf("%q serves, got %+v", w.unit.serving(), st)
+			}
+			w.says("1.3 turned bad", "release "+rotten+" is damaged on disk", "rolled back to 1.1")
+			w.saysTimes(0, "ROLLBACK FAILED")
+		},
+		"all that a rollback could return to rots": func(_ *testing.T, w *world) {
+			w.running("1.0")
+			w.start()
+			older := w.publish("1.1", "")
+			w.settles(older, VerdictGood)
+			rotten := w.publish("1.2", "")
+			w.settles(rotten, VerdictGood)
+			name := w.publish("1.3", "")
+			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+			w.rot(rotten)
+			w.rot(older)
+			w.unit.crash(true)
+			w.settles(name, VerdictStuck)
+			w.says("1.3 turned bad", "ROLLBACK FAILED")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

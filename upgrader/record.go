@@ -3,6 +3,7 @@ package upgrader
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher"
@@ -53,6 +54,9 @@ type record struct {
 	// Fetched is the release that an order left staged, for an upgrade to apply.
 	// It counts while the link staged names it.
 	Fetched string `json:"fetched,omitempty"`
+	// Proved are the last releases that were good, the newest verdict last: where a
+	// rollback may go if what it should return to has rotted.
+	Proved []string `json:"proved,omitempty"`
 	// Past is the version up to which nothing is taken by itself, since the
 	// operator chose another. Empty: the operator did not.
 	Past string `json:"past,omitempty"`
@@ -143,12 +147,26 @@ func (m *machine) conclude(v Verdict, reason string) {
 	if v != VerdictInconclusive {
 		r.Fetched = "" // staged names another one now, or none
 	}
+	if v == VerdictGood {
+		r.prove()
+	}
 	if r.Order != nil {
 		m.answer(*r.Order, v, reason)
 		r.Order = nil
 	}
 	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Failures, r.Down, r.Reason, r.Unproven = "", "", "", 0, "", false, "", false
 	r.Trouble = ""
+}
+
+// provedMax is how many good releases are remembered; InstancesMax= has few of
+// them stay on disk.
+const provedMax = 8
+
+// prove remembers that To is good.
+func (r *record) prove() {
+	all := slices.DeleteFunc(slices.Clone(r.Proved), func(name string) bool { return name == r.To })
+	all = append(all, r.To)
+	r.Proved = all[max(0, len(all)-provedMax):]
 }
 
 // digest is the record's, parsed.

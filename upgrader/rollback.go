@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/upgraderd/upgraderd/upgrader/journal"
@@ -16,8 +17,8 @@ import (
 //
 //  1. the digest is known bad, so that no crash from here on tries it again;
 //     but not where the guard undoes what nobody saw break;
-//  2. current → previous, so that any start from here on runs what is good, if
-//     it is what was verified still;
+//  2. current → previous, so that any start from here on runs what is good; if
+//     that is not what was verified any more, an older one that proved itself;
 //  3. the unit moves;
 //  4. previous goes: what is installed has nothing to return to.
 //
@@ -40,7 +41,12 @@ func (m *machine) rollBack(ctx context.Context) (Event, error) {
 		return m.rollbackFailed(ctx, fmt.Errorf("[NO_PREVIOUS] %s was the first release, there is none to return to; publish a repaired one", version(m.record.To)))
 	}
 	if err := m.store.Verify(ctx, back); isRot(err) {
-		return m.rollbackFailed(ctx, err)
+		older, ok := m.older(ctx, back)
+		if !ok {
+			return m.rollbackFailed(ctx, err)
+		}
+		m.once(ctx, "damaged "+back.Name, journal.ReleaseDamaged, slog.String("release", back.Name), slog.String("error", m.errText(err)))
+		back = older
 	}
 	if err := m.store.SetLink(store.Current, back); err != nil {
 		return StepFailed, err
@@ -86,6 +92,25 @@ func (m *machine) goal() (store.Release, bool, error) {
 		return from, true, nil
 	}
 	return store.Release{}, false, err
+}
+
+// older is a release on disk that proved itself, that is whole, and that came
+// before the rotten one: of what came after it, somebody may have known why it
+// was left.
+func (m *machine) older(ctx context.Context, rotten store.Release) (store.Release, bool) {
+	for _, name := range slices.Backward(m.record.Proved) {
+		r, ok := release(name)
+		if !ok || name == m.record.To || versionOf(r).Compare(versionOf(rotten)) >= 0 {
+			continue
+		}
+		if bad, err := m.isBad(r); err != nil || bad {
+			continue
+		}
+		if err := m.store.Verify(ctx, r); err == nil {
+			return r, true
+		}
+	}
+	return store.Release{}, false
 }
 
 // moveBack moves the unit to release back. The event is RolledBack or

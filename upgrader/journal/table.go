@@ -220,7 +220,7 @@ func table() map[Event]Description {
 			"ReleaseRotten", "4bcc7a20f8c34f0395610f2cc42e8a6a", slog.LevelError,
 			"{from} has rotted on disk, so nothing can return to it: {error}",
 			"Release @UPGRADERD_FROM@ of @UPGRADERD_TARGET@ has rotted on disk",
-			"@UPGRADERD_ERROR@\nIt serves, and its files are not what was verified any more: its next start might fail, so the swap to @UPGRADERD_TO@ goes on. Should that one turn bad, it is not rolled back. Look for the disk in the kernel's log.",
+			"@UPGRADERD_ERROR@\nIt serves, and its files are not what was verified any more: its next start might fail, so the swap to @UPGRADERD_TO@ goes on. Should that one turn bad, an older one that was good comes back, if there is one. Look for the disk in the kernel's log.",
 		},
 		ReleaseDamaged: {
 			"ReleaseDamaged", "93b97b9e95e62b0c99d49cbd5acf5aa6", slog.LevelError,
