@@ -21,9 +21,10 @@ UPGRADERD_DEMO_SUITE ?= trixie
 # base trees, systemd-container boots them, a C compiler serves -race alone.
 # minisign(1), gpg(1) and ssh-keygen(1) sign what we have to accept. Power is cut
 # under file systems that were made by e2fsprogs, xfsprogs and btrfs-progs, and
-# strace kills at system calls. nginx serves releases, and tinyproxy stands before it.
-# bsdiff, bzip2 and zstd make the patches that we apply.
-PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign gpg gpg-agent openssh-client e2fsprogs xfsprogs btrfs-progs strace nginx-light tinyproxy bsdiff bzip2 zstd
+# strace kills at system calls. nginx and docker-registry serve releases, and
+# tinyproxy stands before them. bsdiff, bzip2 and zstd make the patches that we
+# apply.
+PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign gpg gpg-agent openssh-client docker-registry e2fsprogs xfsprogs btrfs-progs strace nginx-light tinyproxy bsdiff bzip2 zstd
 
 # How long the random life of make soak goes on, and the kills at system calls;
 # and how many crash states of each of five file systems are looked at.

@@ -14,6 +14,7 @@ import (
 	"github.com/upgraderd/upgraderd/fetcher/internal/source"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/forge"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/local"
+	"github.com/upgraderd/upgraderd/fetcher/internal/source/oci"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/run"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/s3"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source/web"
@@ -23,6 +24,7 @@ import (
 // not a URL is a directory.
 var kinds = map[string]func(u *url.URL, o Options) (source.Source, error){
 	"s3":     openS3,
+	"oci":    openOCI,
 	"http":   openWeb,
 	"https":  openWeb,
 	"github": openForge,
@@ -48,7 +50,7 @@ func openSource(o Options) (source.Source, error) {
 // notAPath does not repeat the text, which may hold a password.
 func notAPath() error {
 	return fault.New(fault.ConfigSource, errors.New("the path is neither an absolute directory nor a URL of a kind of source"),
-		"Path= takes an absolute directory, an http:// or https:// URL of one, github://OWNER/REPO, gitlab://HOST/GROUP/PROJECT, gitea://HOST/OWNER/REPO or exec:/COMMAND")
+		"Path= takes an absolute directory, an http:// or https:// URL of one, or what docs/sources.md has: s3://, oci://, github://, gitlab://, gitea://, exec:/COMMAND")
 }
 
 func openWeb(u *url.URL, o Options) (source.Source, error) {
@@ -94,10 +96,17 @@ func openProgram(u *url.URL, o Options) (source.Source, error) {
 	return run.New(name, run.Options{Target: o.Target, Stall: o.StallTimeout, Run: o.Command}), nil
 }
 
+func openOCI(u *url.URL, o Options) (source.Source, error) {
+	if o.Verify == VerifyTUF {
+		return nil, fault.New(fault.ConfigSource, errors.New("an artifact has no directories, and Verify=tuf needs two"), "serve the repository over https, or set Verify=signed")
+	}
+	return oci.New(u, oci.Options{Endpoint: o.Endpoint, Access: access(o), Client: clientOptions(o)})
+}
+
 // hasTags tells sources whose releases have tags.
 func hasTags(o Options) bool {
 	scheme, _, ok := strings.Cut(strings.ToLower(o.Path), "://")
-	return ok && forge.Speaks(scheme) && o.Verify != VerifyTUF
+	return ok && (forge.Speaks(scheme) || scheme == "oci") && o.Verify != VerifyTUF
 }
 
 func clientOptions(o Options) client.Options {

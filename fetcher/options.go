@@ -26,8 +26,9 @@ const (
 type Options struct {
 	// Target names the target in errors and log lines. Required.
 	Target string
-	// Path is an absolute directory, an http(s) URL of one, the URL of another
-	// kind of source, s3://BUCKET/PREFIX, or of a project whose releases count:
+	// Path is an absolute directory, an http(s) URL of one, a prefix of a
+	// bucket, s3://BUCKET/PREFIX, an artifact of a registry,
+	// oci://REGISTRY/REPOSITORY:TAG, or a project whose releases count:
 	// github://OWNER/REPO, gitlab://HOST/GROUP/PROJECT or
 	// gitea://HOST/OWNER/REPO, or exec: and the absolute name of a command that
 	// package command describes. Required.
@@ -86,9 +87,9 @@ type Options struct {
 	// this host shows to an https server that asks for a certificate. They are
 	// read for each connection. Both or neither.
 	CertificateFile, PrivateKeyFile string
-	// Endpoint is the URL of the service that has a bucket, or of the API of
-	// GitHub, GitLab or Gitea, which is https, or http of this host. Default:
-	// Amazon's, or the forge's own.
+	// Endpoint is the URL of the service that has a bucket or an artifact, or of
+	// the API of GitHub, GitLab or Gitea, which is https, or http of this host.
+	// Default: Amazon's, the registry in Path, or the forge's own.
 	Endpoint string
 	// CredentialFile, Region, AddressingStyle ("auto", "path" or "virtual") and
 	// InstanceRole are for Path of s3://BUCKET/PREFIX and say what the AWS

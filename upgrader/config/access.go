@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher"
@@ -59,13 +58,13 @@ func (r *reading) crossAccess() {
 			})
 		}
 		login := key.name == "TokenFile" || key.name == "LoginFile"
-		switch scheme, _, isURL := strings.Cut(strings.ToLower(src.Path), "://"); {
+		switch carrier := transport(*src); {
 		case src.Path == "": // which has a diagnostic of its own
-		case !isURL:
+		case carrier == "":
 			warn(CodeConflict, "", "has no effect: the source is a directory")
-		case scheme == "http" && login:
+		case carrier == "http" && login:
 			warn(CodeTrust, "use https://", "goes over http://, where everybody on the way can read it")
-		case scheme == "http":
+		case carrier == "http" && key.name != "CredentialFile": // which signs, and is not sent
 			warn(CodeConflict, "", "has no effect: the source is not https://")
 		}
 		if key.name != "CertificateFile" && !r.peek && r.open(key.file) {

@@ -30,11 +30,12 @@ func transport(src fetcher.Options) string {
 // keysOfKinds are those that not every kind of source knows.
 var keysOfKinds = []struct{ keys, kinds []string }{
 	{[]string{"CredentialFile", "InstanceRole", "Region", "AddressingStyle"}, []string{"s3"}},
-	{[]string{"Endpoint"}, append([]string{"s3"}, forges...)},
+	{[]string{"Endpoint"}, append([]string{"s3", "oci"}, forges...)},
 	{[]string{"Tag", "PreRelease"}, forges},
 }
 
-// crossKind finds keys that the kind of source does not know.
+// crossKind finds keys that the kind of source does not know, and what it cannot
+// hold.
 func (r *reading) crossKind() {
 	src := &r.target.Source
 	if src.Path == "" { // which has a diagnostic of its own
@@ -48,6 +49,13 @@ func (r *reading) crossKind() {
 		for _, key := range k.keys {
 			r.noEffect(key, "it is for "+strings.Join(k.kinds, "://, ")+"://")
 		}
+	}
+	if src.Verify == fetcher.VerifyTUF && (kind == "oci" || slices.Contains(forges, kind)) {
+		r.report(r.where("Source", "Verify"), Diagnostic{
+			Code:    CodeConflict,
+			Message: "Verify=tuf needs metadata/ and targets/, and what " + kind + ":// leads to has no directories",
+			Hint:    "serve the repository over https://, or sign SHA256SUMS and set Key=",
+		})
 	}
 	switch {
 	case !slices.Contains(forges, kind):

@@ -100,9 +100,9 @@ func Keys() []Key {
 		},
 		{
 			Section: "Source", Name: "Path", Value: "DIRECTORY|URL", Required: true, Example: "https://example.org/app",
-			Help: "Where releases come from: an absolute directory, an `https://` URL of one, a bucket, `s3://BUCKET/PREFIX`, the releases of a project, " +
-				"`github://OWNER/REPO`, `gitlab://HOST/GROUP/PROJECT` or `gitea://HOST/OWNER/REPO`, or what a command of yours prints, `exec:/usr/local/lib/COMMAND` " +
-				"(see [sources](sources.md)), that holds `SHA256SUMS`, its signature and " +
+			Help: "Where releases come from: an absolute directory, an `https://` URL of one, a bucket, `s3://BUCKET/PREFIX`, an artifact of a registry, " +
+				"`oci://REGISTRY/REPOSITORY:TAG`, the releases of a project, `github://OWNER/REPO`, `gitlab://HOST/GROUP/PROJECT` or `gitea://HOST/OWNER/REPO`, " +
+				"or what a command of yours prints, `exec:/usr/local/lib/COMMAND` (see [sources](sources.md)), that holds `SHA256SUMS`, its signature and " +
 				"the artifacts side by side; with `Verify=tuf` one that holds `metadata/` and `targets/`. `http://` is taken only with a signature. A user name or a password in the URL is refused, " +
 				"since everybody can read this file.",
 			set: setPath,
@@ -124,7 +124,7 @@ func Keys() []Key {
 			Section: "Source", Name: "MatchPattern", Value: "PATTERN…", List: true, Required: true, Unless: "Manifest", Example: "app_@v.tar.zst app_@v",
 			Help: "Names of the files that are artifacts, with `@v` where the version stands and the other wildcards of " +
 				"sysupdate.d(5). Of several patterns the first that matches a file counts. With `Verify=tuf` a directory may stand before it, " +
-				"as in `stable/app_@v`; with `github://`, `gitlab://` and `gitea://` a tag that holds the version, as in `v@v/app-linux-amd64`.",
+				"as in `stable/app_@v`; with `github://`, `gitlab://`, `gitea://` and `oci://` a tag that holds the version, as in `v@v/app-linux-amd64`.",
 			set: words(func(t *target) *[]string { return &t.Source.Patterns }, pattern),
 		},
 		{
@@ -219,7 +219,8 @@ func Keys() []Key {
 		},
 		{
 			Section: "Source", Name: "Endpoint", Value: "URL", Example: "https://s3.example.com",
-			Help: "The service that has the bucket, where it is not Amazon's; `http://` is taken only with a signature. Or the base of a forge's API, " +
+			Help: "The service that has the bucket, where it is not Amazon's, or the registry, where it is not the one in `Path=`; `http://` is taken only with a " +
+				"signature. Or the base of a forge's API, " +
 				"`https://`, or `http://` of this host: needed for GitHub Enterprise, and where GitLab or Gitea do not stand at the top of their host.",
 			set: text(func(t *target) *string { return &t.Source.Endpoint }, endpoint),
 		},

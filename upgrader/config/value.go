@@ -106,7 +106,7 @@ func absolute(v string) (string, error) {
 // sourcePath accepts where releases come from. What was written is never
 // quoted in a message: it may hold a password.
 func sourcePath(v string) (string, error) {
-	const hint = "write an absolute directory, or a URL that begins with https://, github://, gitlab:// or gitea://, or exec: and a command"
+	const hint = "write an absolute directory, or a URL that begins with https://, s3://, oci://, github://, gitlab:// or gitea://, or exec: and a command"
 	if path.IsAbs(v) && !strings.HasPrefix(v, "//") {
 		v, err := absolute(v)
 		if err == nil && v == "/" {
@@ -124,7 +124,7 @@ func sourcePath(v string) (string, error) {
 	}
 	switch strings.ToLower(scheme) {
 	case "http", "https":
-	case "s3":
+	case "s3", "oci":
 		return v, plain(v) // the fetcher judges what is in it
 	case "github", "gitlab", "gitea":
 		return forgePath(v, scheme)
