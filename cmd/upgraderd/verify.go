@@ -50,6 +50,10 @@ is a warning.`,
 	cmd.Flags().StringVar(&source.Root, "tuf-root", "", "the root.json in this `file` is trusted, as Root= with Verify=tuf")
 	cmd.Flags().IntVar(&source.Threshold, "threshold", 0, "how many of the keys must have signed, as Threshold=")
 	cmd.Flags().StringVar(&source.CAFile, "ca-file", "", "trust the PEM certificates in this absolute `file`, too, as CAFile=")
+	cmd.Flags().StringVar(&source.TokenFile, "token-file", "", "the token in this absolute `file` lets us in, as TokenFile=")
+	cmd.Flags().StringVar(&source.LoginFile, "login-file", "", "the user:password in this absolute `file` lets us in, as LoginFile=")
+	cmd.Flags().StringVar(&source.CertificateFile, "certificate-file", "", "show the PEM certificate in this absolute `file`, as CertificateFile=")
+	cmd.Flags().StringVar(&source.PrivateKeyFile, "private-key-file", "", "its key is in this absolute `file`, as PrivateKeyFile=")
 	return cmd
 }
 
