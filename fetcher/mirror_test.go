@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -388,5 +389,42 @@ func TestNewRefusesMirrors(t *testing.T) {
 		if e := wantCode(t, err, fault.ConfigSource); !strings.Contains(e.Error(), c.says) {
 			t.Errorf("%v, want %q", err, c.says)
 		}
+	}
+}
+
+// TestMirrorOfARepository has Path= answer with an older timestamp than was seen, and
+// then with other bytes than a role lists.
+func TestMirrorOfARepository(t *testing.T) {
+	leaks(t)
+	r := newRepository(t)
+	r.release("1.0")
+	old := r.get("metadata/timestamp.json")
+	files := http.FileServer(http.Dir(r.dir))
+	bad := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		switch {
+		case q.URL.Path == "/metadata/timestamp.json":
+			w.Write(old)
+		case strings.HasPrefix(q.URL.Path, "/targets/"):
+			w.Write([]byte("program 6.6"))
+		default:
+			files.ServeHTTP(w, q)
+		}
+	}))
+	defer bad.Close()
+	good := httptest.NewServer(files)
+	defer good.Close()
+	o := r.options()
+	o.Path, o.Mirrors = bad.URL, []string{good.URL + "/"}
+	f := mustNew(t, o)
+	if got := content(t, mustFetch(t, f, newest(t, f), t.TempDir())); string(got) != "program 1.0" {
+		t.Errorf("got %q", got)
+	}
+	r.release("1.1")
+	o.Path, o.Mirrors = good.URL, []string{bad.URL}
+	mustCheck(t, mustNew(t, o)) // has seen the newer one
+	o.Path, o.Mirrors = bad.URL, []string{good.URL}
+	f = mustNew(t, o)
+	if got := content(t, mustFetch(t, f, newest(t, f), t.TempDir())); string(got) != "program 1.1" {
+		t.Errorf("got %q", got)
 	}
 }

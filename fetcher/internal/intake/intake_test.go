@@ -275,3 +275,24 @@ func TestReserveAsksForTwiceAndMore(t *testing.T) {
 		t.Errorf("reserving made the part %d bytes long (%v): the next transfer would go on from there", st.Size(), err)
 	}
 }
+
+// TestInspect sees what is in the file, of every size that a page ends in.
+func TestInspect(t *testing.T) {
+	for _, size := range []int{0, 1, 4095, 4096, 4097, writeBack + 1} {
+		whole := noise(size)
+		p := begin(t, openRoot(t))
+		if err := p.Append(bytes.NewReader(whole), noLimit, nil); err != nil {
+			t.Fatal(err)
+		}
+		refusal := errors.New("no")
+		err := p.Inspect(func(raw []byte) error {
+			if !bytes.Equal(raw, whole) {
+				t.Errorf("saw %d bytes, want those %d", len(raw), size)
+			}
+			return refusal
+		})
+		if !errors.Is(err, refusal) {
+			t.Errorf("got %v, want what look says", err)
+		}
+	}
+}
