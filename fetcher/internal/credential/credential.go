@@ -32,7 +32,7 @@ const hidden = "***"
 func (Secret) String() string { return hidden }
 
 // Format is for every verb of package fmt.
-func (Secret) Format(s fmt.State, _ rune) { io.WriteString(s, hidden) }
+func (Secret) Format(s fmt.State, _ rune) { fmt.Fprint(s, hidden) }
 
 // LogValue is for log/slog.
 func (Secret) LogValue() slog.Value { return slog.StringValue(hidden) }
