@@ -45,6 +45,7 @@ var measurements = []measurement{
 	{"latency", measureLatency},
 	{"fetch", measureFetch},
 	{"drain", measureDrain},
+	{"deltas", measureDeltas},
 }
 
 // endurance are those that take long.
