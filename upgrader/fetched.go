@@ -58,6 +58,7 @@ func (m *machine) apply(ctx context.Context, o Order, current store.Release, has
 		return "", nil
 	}
 	m.begin(current, has, to, digest)
+	m.offline = true
 	o.Past = m.record.Past
 	m.record.Order = &o
 	return UpgradeOrdered, nil
@@ -126,6 +127,7 @@ func (m *machine) openGiven(o Order) error {
 		Root: from.Root, Seen: m.record.Seen, SizeMax: from.SizeMax,
 	}
 	m.dropGiven()
+	m.offline = true
 	m.given, err = m.newest(&t)
 	return err
 }

@@ -308,6 +308,9 @@ func TestImport(t *testing.T) {
 			w.answered(w.imports(dir), VerdictStaged)
 			w.answered(w.order(Order{Verb: OrderUpgrade}), VerdictInstalled)
 			w.settles(name, VerdictInstalled)
+			if strings.Contains(w.out.String(), "answers again") {
+				t.Error("a source that does not is said to answer")
+			}
 		},
 		"files named one by one": func(t *testing.T, w *world) {
 			old := w.running("1.0")

@@ -87,6 +87,7 @@ func (m *machine) consult(ctx context.Context, current store.Release, has bool) 
 		}
 		return LookFailed, err
 	}
+	m.offline = false
 	if m.hush.in == m.state { // what failed in a later step is not mended by this one
 		m.calm(ctx)
 	}

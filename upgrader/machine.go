@@ -187,6 +187,7 @@ type machine struct {
 	newest  func(*Target) (source, error) // makes a source of a snapshot
 	source  source
 	given   source        // an import's, in place of source while it is carried out
+	offline bool          // what is on its way did not come from source
 	slots   chan struct{} // artifacts fetched and unpacked at once, over all targets
 	slot    bool          // one of them is ours
 	commons *commons
@@ -372,6 +373,9 @@ func (m *machine) trouble(ctx context.Context, e journal.Event, err error) {
 
 // calm forgets the failure, after what failed went well.
 func (m *machine) calm(ctx context.Context) {
+	if m.offline && m.hush.event == journal.SourceFailed {
+		return // nothing that went well without it says anything about it
+	}
 	switch e, since := m.hush.clear(); e {
 	case journal.SourceFailed:
 		m.emit(ctx, journal.SourceRecovered, slog.Duration("took", time.Since(since)))

@@ -289,6 +289,7 @@ func (m *machine) goTo(ctx context.Context, o Order, current, to store.Release) 
 		return "", err
 	}
 	m.begin(current, true, to, digest)
+	m.offline = true
 	o.Past = current.Version
 	m.record.Order = &o
 	return RollbackOrdered, nil

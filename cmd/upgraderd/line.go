@@ -21,7 +21,7 @@ import (
 const lineEvery = 100 * time.Millisecond
 
 const (
-	barMin = 10 // columns in which a bar tells something
+	barMin = 6 // columns in which a bar tells something
 	barMax = 30
 )
 

@@ -17,6 +17,7 @@ type Source struct {
 	*publish.Publisher
 	t   *testing.T
 	put func(name string, data []byte)
+	end func() error // of the server
 }
 
 // DirSource is a source in a directory of the machine.
@@ -66,6 +67,7 @@ func (m *Machine) HTTPSSource(address string, between func(http.Handler) http.Ha
 			m.t.Fatal(err)
 		}
 	})
+	source.end = server.Close
 	return source, authority
 }
 
@@ -76,6 +78,14 @@ func newSource(t *testing.T, put func(string, []byte)) *Source {
 		t.Fatal(err)
 	}
 	return &Source{Publisher: p, t: t, put: put}
+}
+
+// Unplug takes the server of an [Machine.HTTPSSource] away, for good.
+func (s *Source) Unplug() {
+	s.t.Helper()
+	if err := s.end(); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // Publish puts a file of the host online as name, listed and signed.
