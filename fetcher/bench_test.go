@@ -2,11 +2,14 @@ package fetcher
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -15,10 +18,13 @@ import (
 	"runtime/metrics"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"aead.dev/minisign"
+
+	"github.com/upgraderd/upgraderd/test/publish"
 )
 
 // BenchmarkFetch100MiB compares the whole way of a release (manifest, signature,
@@ -124,6 +130,40 @@ func BenchmarkFetchMemory(b *testing.B) {
 	}
 }
 
+// BenchmarkCheckUnchanged looks at a source in which nothing is new: what each of a
+// fleet costs it every few minutes, and this host. wire-B are the bytes of both
+// directions, with those of TLS, without those of TCP.
+func BenchmarkCheckUnchanged(b *testing.B) {
+	for _, scheme := range []string{"http", "https"} {
+		b.Run(scheme, func(b *testing.B) {
+			server := startBenchServer(b, 1<<20)
+			o := Options{Target: "app", Path: server.url, Patterns: []string{"app_@v.bin"}, Keys: []string{server.key}}
+			if scheme == "https" {
+				o.Path, o.CAFile = server.secure, server.authority
+			}
+			f, err := New(o, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer f.Close()
+			check := func(unchanged bool) {
+				listing, err := f.Check(b.Context())
+				if err != nil || listing.Unchanged != unchanged || len(listing.Candidates) != 1 {
+					b.Fatalf("got %+v, %v", listing, err)
+				}
+			}
+			check(false)
+			check(true) // from here on, TLS has a session to go on with
+			before := server.wire(b)
+			b.ReportAllocs()
+			for b.Loop() {
+				check(true)
+			}
+			b.ReportMetric(float64(server.wire(b)-before)/float64(b.N), "wire-B")
+		})
+	}
+}
+
 // watchHeap gives the most memory that heap objects took until stop.
 func watchHeap(stop <-chan struct{}, seen chan<- uint64) {
 	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
@@ -142,8 +182,10 @@ func watchHeap(stop <-chan struct{}, seen chan<- uint64) {
 
 // benchServer is a child process that serves one signed release from memory.
 type benchServer struct {
-	url string
-	key string
+	url, secure string // the same by http and https
+	key         string
+	authority   string // a file, for https
+	count       string // URL of the number of bytes on the wire so far
 }
 
 const benchServerEnv = "FETCHER_TEST_SERVE"
@@ -170,7 +212,50 @@ func startBenchServer(b *testing.B, size int) benchServer {
 		b.Fatal(err)
 	}
 	words := strings.Fields(line)
-	return benchServer{url: words[0], key: words[1]}
+	return benchServer{url: words[0], secure: words[1], key: words[2], authority: words[3], count: words[4]}
+}
+
+// wire is how many bytes went over the wire so far.
+func (s benchServer) wire(b *testing.B) int64 {
+	b.Helper()
+	resp, err := http.Get(s.count)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var n int64
+	if _, err := fmt.Fscan(resp.Body, &n); err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
+
+// metered counts what its connections carry.
+type metered struct {
+	net.Listener
+	bytes *atomic.Int64
+}
+
+func (l metered) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return meteredConn{c, l.bytes}, err
+}
+
+type meteredConn struct {
+	net.Conn
+	bytes *atomic.Int64
+}
+
+func (c meteredConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.bytes.Add(int64(n))
+	return n, err
+}
+
+func (c meteredConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.bytes.Add(int64(n))
+	return n, err
 }
 
 // benchServe is the child: it prints URL and key, and serves until its standard
@@ -196,19 +281,50 @@ func benchServe(size int) error {
 	}
 	manifest := fmt.Appendf(nil, "%x  app_1.bin\n", hash.Sum(nil))
 	small := map[string][]byte{"/" + manifestName: manifest, "/" + signatureName: minisign.Sign(private, manifest)}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	go http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	published := time.Now().Add(-time.Hour)
+	files := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if file, ok := small[r.URL.Path]; ok {
-			w.Write(file)
+			w.Header().Set("ETag", fmt.Sprintf("%q", fmt.Sprintf("%x", len(file)))) // as nginx's, from length and time
+			http.ServeContent(w, r, "", published, bytes.NewReader(file))
 			return
 		}
 		w.Header().Set("Content-Length", strconv.Itoa(size))
 		artifact(w) // a client that leaves is its own business
-	}))
-	fmt.Printf("http://%s %s\n", listener.Addr(), public)
+	})
+	config, authority, err := publish.TLS("127.0.0.1")
+	if err != nil {
+		return err
+	}
+	pem, err := os.CreateTemp("", "bench-*.pem")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(pem.Name())
+	_, err = pem.Write(authority)
+	if err := errors.Join(err, pem.Close()); err != nil {
+		return err
+	}
+	var wire atomic.Int64
+	count := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, wire.Load()) })
+	quiet := log.New(io.Discard, "", 0)
+	var addresses []any
+	for _, s := range []*http.Server{{Handler: files}, {Handler: files, TLSConfig: config, ErrorLog: quiet}, {Handler: count}} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		addresses = append(addresses, listener.Addr())
+		if len(addresses) < 3 {
+			listener = metered{listener, &wire}
+		}
+		if s.TLSConfig != nil {
+			go s.ServeTLS(listener, "", "")
+		} else {
+			go s.Serve(listener)
+		}
+	}
+	addresses = append(addresses, public, pem.Name())
+	fmt.Printf("http://%s https://%s %[4]s %[5]s http://%[3]s\n", addresses...)
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
 }
