@@ -64,9 +64,9 @@ func (s *Store) Bad(d Digest) (Bad, bool, error) {
 }
 
 // Forgive lets these bytes be tried again. Forgiving what is not known to be
-// bad is no error.
+// bad is no error. Root does it with the rights of the store's owner.
 func (s *Store) Forgive(d Digest) error {
-	return reason.FS("forgive "+d.Short(), s.vanish(s.badName(d), tempPre))
+	return reason.FS("forgive "+d.Short(), s.asOwner(func() error { return s.vanish(s.badName(d), tempPre) }))
 }
 
 // KnownBad lists the digests that are known to be bad, in no useful order.
