@@ -18,6 +18,10 @@ const (
 	// mostHeapGrowth is for ten times the file: flat, but for what a collector
 	// happens to see.
 	mostHeapGrowth = 1.25
+	// mostWire and mostWireTLS bound a check of list and signature, in bytes of
+	// both directions.
+	mostWire    = 1 << 10
+	mostWireTLS = 8 << 10
 )
 
 func measureFetch(ctx context.Context, b *bench) error {
@@ -45,6 +49,23 @@ func measureDrain(ctx context.Context, b *bench) error {
 	}
 	b.table.hold(serve["failed/swap"] == 0, "failed requests a swap, activation.Serve", "0", "%.1f at %.0f requests a second", serve["failed/swap"], serve["req/s"])
 	b.table.hold(shutdown["failed/swap"] > 0, "control: http.Server.Shutdown alone", "> 0", "%.1f at %.0f requests a second", shutdown["failed/swap"], shutdown["req/s"])
+	return nil
+}
+
+// measureCheck looks at a source in which nothing is new.
+func measureCheck(ctx context.Context, b *bench) error {
+	r, err := goBench(ctx, "./fetcher", "CheckUnchanged", "1s")
+	if err != nil {
+		return err
+	}
+	for _, c := range []struct {
+		scheme string
+		most   float64
+	}{{"http", mostWire}, {"https", mostWireTLS}} {
+		m := r["BenchmarkCheckUnchanged/"+c.scheme]
+		b.table.hold(m["wire-B"] > 0 && m["wire-B"] <= c.most, "a check of an unchanged source, "+c.scheme, fmt.Sprintf("≤ %.1f KiB on the wire", c.most/1024),
+			"%.0f bytes on the wire, %.0f allocations of %.0f KiB", m["wire-B"], m["allocs/op"], m["B/op"]/1024)
+	}
 	return nil
 }
 

@@ -46,6 +46,8 @@ var measurements = []measurement{
 	{"fetch", measureFetch},
 	{"drain", measureDrain},
 	{"deltas", measureDeltas},
+	{"check", measureCheck},
+	{"targets", measureTargets},
 }
 
 // endurance are those that take long.

@@ -57,7 +57,7 @@ func TestFetchThenUpgrade(t *testing.T) {
 			t.Errorf("status: %s", out)
 		}
 		source.Unplug()
-		m.Run("upgraderd", "upgrade", "hello")
+		m.Run("timeout", "120", "upgraderd", "upgrade", "hello")
 		if got := current(m); !strings.HasPrefix(got, "2.0.0-") {
 			t.Errorf("current is %s, want 2.0.0", got)
 		}
@@ -87,7 +87,9 @@ func TestImport(t *testing.T) {
 		follow(t, m, source, "https://127.0.0.1:1/nowhere/", "")
 		m.Eventually("the source does not deliver", func() bool { return strings.Contains(fmt.Sprint(target(t, m)["trouble"]), "FETCH_CONNECT") })
 		at := func(name string) string { return stick + "/" + name }
-		spools := func() string { return m.Run("sh", "-c", "ls -d /var/lib/upgraderd/hello/.import-* 2>/dev/null || true") }
+		spools := func() string {
+			return m.Run("sh", "-c", "ls -d /var/lib/upgraderd/hello/.import-* 2>/dev/null || true")
+		}
 
 		// The first release of all.
 		source.Publish("hello-1.0.0", kit.Hello(t, "1.0.0", ""))
@@ -206,7 +208,9 @@ func TestProgressOnATerminal(t *testing.T) {
 		source := m.DirSource(dir)
 		source.Publish("hello-1.0.0", kit.Hello(t, "1.0.0", ""))
 		follow(t, m, source, dir, "[Source]\nBandwidthMax=4M\n")
-		m.Eventually("1.0.0 is there", func() bool { return target(t, m)["state"] == "idle" && strings.HasPrefix(fmt.Sprint(target(t, m)["current"]), "1.0.0-") })
+		m.Eventually("1.0.0 is there", func() bool {
+			return target(t, m)["state"] == "idle" && strings.HasPrefix(fmt.Sprint(target(t, m)["current"]), "1.0.0-")
+		})
 		m.Write("/etc/upgraderd/hello.upgrade.d/none.conf", "[Upgrade]\nSwap=none\n")
 		m.Run("systemctl", "reload", "upgraderd.service")
 		data, err := os.ReadFile(kit.Hello(t, "2.0.0", ""))
@@ -231,4 +235,3 @@ func TestProgressOnATerminal(t *testing.T) {
 		}
 	})
 }
-
