@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -84,7 +85,7 @@ func TestStates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := p.Read(ctx, "c", 5, mark); err != source.ErrUnchanged {
+	if _, _, err := p.Read(ctx, "c", 5, mark); !errors.Is(err, source.ErrUnchanged) {
 		t.Errorf("read again: %v", err)
 	}
 	s := sourcetest.MustOpen(t, p, "c", source.Position{Offset: 2})
