@@ -31,8 +31,7 @@ exit 0
 		follow(t, m, source, "exec:"+program, "")
 
 		source.Publish("hello-1.0.0", kit.Hello(t, "1.0.0", ""))
-		m.Run("systemctl", "start", unit)
-		m.Eventually("1.0.0 is current", func() bool { return strings.HasPrefix(current(m), "1.0.0-") && target(t, m)["state"] == "idle" })
+		begins(t, m, "1.0.0")
 		t.Log(m.Run("upgraderd", "verify"))
 		source.Publish("hello-2.0.0", kit.Hello(t, "2.0.0", ""))
 		confirmed(t, m, "2.0.0")
@@ -69,5 +68,15 @@ exit 0
 		if said := m.Fails("upgraderd", "verify"); !strings.Contains(said, program) {
 			t.Errorf("verify says nothing of a command that everybody can write:\n%s", said)
 		}
+	})
+}
+
+// begins has the unit start, and waits for its first release.
+func begins(t *testing.T, m *kit.Machine, version string) {
+	t.Helper()
+	m.Run("systemctl", "start", unit)
+	m.Eventually(version+" is the first", func() bool {
+		now := m.Run("sh", "-c", "readlink /var/lib/upgraderd/hello/current || true")
+		return strings.HasPrefix(now, "releases/"+version+"-") && target(t, m)["state"] == "idle"
 	})
 }
