@@ -66,7 +66,7 @@ func (s *shortcut) try(ctx context.Context) (*Verified, error) {
 	s.f.mu.Lock()
 	manifest := s.first.cache.manifest
 	s.f.mu.Unlock()
-	if s.f.o.Bases == nil || !c.HasDigest() || len(manifest) == 0 {
+	if s.f.o.Bases == nil || s.f.o.NoManifest || !c.HasDigest() || len(manifest) == 0 {
 		return nil, nil
 	}
 	m, err := parseManifest(manifest)
@@ -268,7 +268,7 @@ func (s *shortcut) verified(v *Verified, patches int) *Verified {
 // it is not known.
 func (s *shortcut) fetch(ctx context.Context, name string, size, max int64, progress func(done, total int64)) (*Verified, error) {
 	c := Candidate{Version: s.whole.candidate.Version, Name: name, Digest: s.listed[name], Size: size}
-	t := transfer{root: s.whole.root, candidate: c, part: partName(c), max: max, progress: progress}
+	t := transfer{root: s.whole.root, candidate: c, part: partName(c), max: max, rate: s.f.o.BandwidthMax, progress: progress}
 	v, err := t.found(ctx)
 	if v == nil && err == nil {
 		v, err = s.f.bring(ctx, s.first, t)

@@ -385,6 +385,31 @@ func TestNextBase(t *testing.T) {
 	}
 }
 
+// TestPatchFromAMirror takes a patch that one mirror lacks from the next.
+func TestPatchFromAMirror(t *testing.T) {
+	p := newPatcher(t)
+	p.publish("2", delta.BSDiff, "1")
+	const patch = "/app_2.zst.from-1.bsdiff"
+	poor, rich := p.serve(), p.serve()
+	poor.before(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != patch {
+			return false
+		}
+		w.WriteHeader(http.StatusNotFound)
+		return true
+	})
+	o := p.options()
+	o.Path, o.Mirrors, o.Bases = poor.URL, []string{rich.URL}, p.bases("1")
+	f, _ := said(t, o)
+	v := mustFetch(t, f, newest(t, f), t.TempDir())
+	if v.Patches() != 1 || !bytes.Equal(content(t, v), p.content["2"]) {
+		t.Errorf("%d patches", v.Patches())
+	}
+	if asked := rich.asked(); len(asked) != 1 || asked[0] != patch+"  200" {
+		t.Errorf("asked the second mirror for %q", asked)
+	}
+}
+
 // TestPatchOfLessThanIsLeft does not throw away most of an artifact for a patch.
 func TestPatchOfLessThanIsLeft(t *testing.T) {
 	p := newPatcher(t)
