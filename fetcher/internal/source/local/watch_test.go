@@ -133,12 +133,15 @@ func TestWatchReturnsInABusyDirectory(t *testing.T) {
 	d, p := newDir(t)
 	done, _ := watching(t, d, d.State())
 	begin := time.Now()
+	last, gap := begin, time.Duration(0)
 	for range 500 {
 		p.Publish("busy", nil)
+		gap, last = max(gap, time.Since(last)), time.Now()
 		select {
 		case err := <-done:
-			if err != nil || time.Since(begin) < settleMax/2 {
-				t.Fatalf("returned %v after %v", err, time.Since(begin))
+			// On a machine that is busy, too, the directory may have been quiet.
+			if err != nil || time.Since(begin) < settleMax/2 && gap < settle/2 {
+				t.Fatalf("returned %v after %v, with at most %v between two files", err, time.Since(begin), gap)
 			}
 			return
 		case <-time.After(settle / 5):
