@@ -1,12 +1,10 @@
 package local
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/maphash"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -70,7 +68,7 @@ func (d *Dir) Watch(ctx context.Context, since source.Mark) error {
 	if err != nil {
 		return d.poll(ctx, since)
 	}
-	defer events.Close()
+	defer shared.close(events)
 	// No event tells that a link on the way now leads to another directory.
 	var idle time.Duration
 	if real, err := filepath.EvalSymlinks(d.path); err != nil || real != d.path {
@@ -126,8 +124,8 @@ func (d *Dir) poll(ctx context.Context, since source.Mark) error {
 	}
 }
 
-// inotify watches the directory. The caller closes the file.
-func (d *Dir) inotify() (*os.File, error) {
+// inotify watches the directory, where that is of use. The caller closes.
+func (d *Dir) inotify() (*watch, error) {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(d.path, &fs); err != nil {
 		return nil, err
@@ -135,16 +133,7 @@ func (d *Dir) inotify() (*os.File, error) {
 	if remote(int64(fs.Type)) {
 		return nil, unix.EREMOTE
 	}
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
-	if err != nil {
-		return nil, err
-	}
-	events := os.NewFile(uintptr(fd), "inotify")
-	if _, err := unix.InotifyAddWatch(fd, d.path, arrivals); err != nil {
-		events.Close()
-		return nil, err
-	}
-	return events, nil
+	return shared.open(d.path)
 }
 
 // remote tells file systems that others change without this kernel knowing.
@@ -162,44 +151,30 @@ func remote(magic int64) bool {
 	return false
 }
 
-// await reads events until one tells of an arrival; patience 0 is for ever.
-// It gives false when none came in that time.
-func (d *Dir) await(ctx context.Context, events *os.File, patience time.Duration) (bool, error) {
-	deadline := time.Time{}
+// await reads events until one tells of an arrival, which is more than the begin
+// of a file; patience 0 is for ever. It gives false when none came in that time.
+func (d *Dir) await(ctx context.Context, events *watch, patience time.Duration) (bool, error) {
+	var late <-chan time.Time
 	if patience > 0 {
-		deadline = time.Now().Add(patience)
+		t := time.NewTimer(patience)
+		defer t.Stop()
+		late = t.C
 	}
-	if err := events.SetReadDeadline(deadline); err != nil {
-		return false, err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = events.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
-	buf := make([]byte, 16<<10)
 	for {
-		n, err := events.Read(buf)
-		switch {
-		case os.IsTimeout(err) && ctx.Err() == nil:
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-late:
 			return false, nil
-		case err != nil:
-			return false, err
-		case d.arrived(buf[:n]):
-			return true, nil
+		case e, ok := <-events.events:
+			if !ok {
+				return false, errors.New("no more events")
+			}
+			if events.lost.Swap(false) || e.mask&unix.IN_CREATE == 0 || d.linked(e.name) {
+				return true, nil
+			}
 		}
 	}
-}
-
-// arrived tells whether one of the events is more than the begin of a file.
-func (d *Dir) arrived(buf []byte) bool {
-	for len(buf) >= unix.SizeofInotifyEvent {
-		mask := binary.NativeEndian.Uint32(buf[4:])
-		end := min(len(buf), unix.SizeofInotifyEvent+int(binary.NativeEndian.Uint32(buf[12:])))
-		name := string(bytes.TrimRight(buf[unix.SizeofInotifyEvent:end], "\x00"))
-		buf = buf[end:]
-		if mask&unix.IN_CREATE == 0 || d.linked(name) {
-			return true
-		}
-	}
-	return false
 }
 
 // linked tells a file that was born complete, with ln(1) or ln -s.
