@@ -20,7 +20,7 @@ type disk interface {
 	Order(any) (bool, error)
 	ClearOrder() error
 	Spool(order string) (dir string, err error)
-	CleanSpools(keep string) error
+	CleanSpools(keep func(id string) bool) error
 	SaveProgress(any) error
 	ClearProgress() error
 	MarkBad(store.Digest, store.Bad) error

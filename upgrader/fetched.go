@@ -166,14 +166,12 @@ func (m *machine) dropGiven() {
 // cleanSpools removes the files of imports that are over, or that nobody ordered
 // in the end.
 func (m *machine) cleanSpools(ctx context.Context) {
-	var o Order
-	if _, err := m.store.Order(&o); err != nil {
-		o.ID = "" // which order tells
+	keep := func(id string) bool {
+		var o Order
+		_, err := m.store.Order(&o) // an error is for order to tell
+		return err == nil && o.ID == id && id != m.record.Answer.ID
 	}
-	if o.ID == m.record.Answer.ID {
-		o.ID = ""
-	}
-	if err := m.store.CleanSpools(o.ID); err != nil {
+	if err := m.store.CleanSpools(keep); err != nil {
 		m.log.LogAttrs(ctx, slog.LevelDebug, "clean spools", slog.String("error", m.errText(err)))
 	}
 }

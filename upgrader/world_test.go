@@ -204,9 +204,9 @@ func (w *world) start() {
 	}
 	w.daemon = d
 	ctx, cancel := context.WithCancel(context.Background())
+	w.cancel = cancel
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
-	w.cancel = cancel
 	w.stop = func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {

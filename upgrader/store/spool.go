@@ -140,9 +140,10 @@ func (s *Store) Spool(id string) (dir string, err error) {
 	return dir, nil
 }
 
-// CleanSpools removes all spools but that of the order keep, and but those that
-// somebody fills right now. An empty keep keeps none.
-func (s *Store) CleanSpools(keep string) error {
+// CleanSpools removes all spools but those of orders that keep tells to be kept,
+// and those that somebody fills right now. keep is asked of one that nobody fills
+// any more: if an order was placed for it, that was before.
+func (s *Store) CleanSpools(keep func(id string) bool) error {
 	entries, err := s.fs.ReadDir(s.dir)
 	if err != nil {
 		return reason.FS("clean spools", err)
@@ -150,15 +151,14 @@ func (s *Store) CleanSpools(keep string) error {
 	var errs []error
 	for _, e := range entries {
 		id, ok := strings.CutPrefix(e.Name(), spoolPre)
-		if !ok || id == keep {
-			continue
+		if ok {
+			errs = append(errs, s.removeUnlocked(s.path(e.Name()), func() bool { return keep(id) }))
 		}
-		errs = append(errs, s.removeUnlocked(s.path(e.Name())))
 	}
 	return reason.FS("clean spools", errors.Join(errs...))
 }
 
-func (s *Store) removeUnlocked(dir string) error {
+func (s *Store) removeUnlocked(dir string, keep func() bool) error {
 	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -174,6 +174,9 @@ func (s *Store) removeUnlocked(dir string) error {
 			return nil
 		}
 		return err
+	}
+	if keep() {
+		return nil
 	}
 	return s.removeAll(dir)
 }

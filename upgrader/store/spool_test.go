@@ -51,11 +51,11 @@ func TestSpool(t *testing.T) {
 	if err := p.Sync(); err != nil {
 		t.Error(err)
 	}
-	if err := s.CleanSpools(""); err != nil { // while it is ours
+	if err := s.CleanSpools(func(string) bool { return false }); err != nil { // while it is ours
 		t.Error(err)
 	}
 	p.Close()
-	if err := s.CleanSpools(orderID); err != nil { // and while it is wanted
+	if err := s.CleanSpools(func(id string) bool { return id == orderID }); err != nil { // and while it is wanted
 		t.Error(err)
 	}
 	dir, err := s.Spool(orderID)
@@ -68,7 +68,7 @@ func TestSpool(t *testing.T) {
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	if err := s.CleanSpools(""); err != nil {
+	if err := s.CleanSpools(func(string) bool { return false }); err != nil {
 		t.Error(err)
 	}
 	if _, err := s.Spool(orderID); !errors.Is(err, fs.ErrNotExist) {
@@ -114,7 +114,7 @@ func TestCleanSpoolsFollowsNoLink(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.CleanSpools(""); err != nil {
+	if err := s.CleanSpools(func(string) bool { return false }); err != nil {
 		t.Error(err)
 	}
 	if left, err := filepath.Glob(filepath.Join(s.Path(), spoolPre+"*")); len(left) > 0 || err != nil {
