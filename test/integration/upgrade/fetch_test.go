@@ -6,9 +6,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,7 +23,13 @@ import (
 func TestFetchThenUpgrade(t *testing.T) {
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
 		const server = "127.0.0.1:8443"
-		source, authority := m.HTTPSSource(server, nil)
+		var asked atomic.Int64 // when the daemon asked last
+		source, authority := m.HTTPSSource(server, func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked.Store(time.Now().UnixNano())
+				h.ServeHTTP(w, r)
+			})
+		})
 		m.Write("/etc/upgraderd/ca.pem", string(authority))
 		source.Publish("hello-1.0.0", kit.Hello(t, "1.0.0", ""))
 		follow(t, m, source, "https://"+server+"/", "[Source]\nCAFile=/etc/upgraderd/ca.pem\nPollIntervalSec=1y\nBandwidthMax=1M\n")
@@ -30,6 +38,8 @@ func TestFetchThenUpgrade(t *testing.T) {
 		confirmed(t, m, "1.0.0")
 		pid := m.Property(unit, "MainPID")
 
+		// The looks that follow a verdict and a reload would take it by themselves.
+		m.Eventually("the daemon waits for its poll", func() bool { return time.Since(time.Unix(0, asked.Load())) > 3*time.Second })
 		source.Publish("hello-2.0.0", kit.Hello(t, "2.0.0", ""))
 		// Others can see how far it is, while the command waits.
 		fetched := make(chan string, 1)
