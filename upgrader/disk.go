@@ -18,7 +18,7 @@ type disk interface {
 	SaveHistory(any) error
 	LoadHistory(any) (bool, error)
 	Order(any) (bool, error)
-	ClearOrder() error
+	ClearOrder(over func(data []byte) bool) error
 	Spool(order string) (dir string, err error)
 	CleanSpools(keep func(id string) bool) error
 	SaveProgress(any) error

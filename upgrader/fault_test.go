@@ -108,7 +108,9 @@ func (d faultyDisk) MarkBad(g store.Digest, bad store.Bad) error {
 	return d.call("mark bad", func() error { return d.disk.MarkBad(g, bad) })
 }
 
-func (d faultyDisk) ClearOrder() error { return d.call("clear order", d.disk.ClearOrder) }
+func (d faultyDisk) ClearOrder(over func([]byte) bool) error {
+	return d.call("clear order", func() error { return d.disk.ClearOrder(over) })
+}
 
 func (d faultyDisk) Preflight(bytes int64) error {
 	return d.call("preflight", func() error { return d.disk.Preflight(bytes) })

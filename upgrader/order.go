@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -166,13 +167,19 @@ func (m *machine) order(ctx context.Context) (Order, bool, error) {
 	}
 	if err != nil {
 		m.emit(ctx, journal.OrderRefused, slog.String("order", "do what is in order.json"), slog.String("reason", m.errText(err)))
-		return Order{}, false, m.store.ClearOrder()
+		return Order{}, false, m.store.ClearOrder(func(data []byte) bool {
+			var o Order
+			return json.Unmarshal(data, &o) != nil || o.check() != nil
+		})
 	}
 	if !ok {
 		return Order{}, false, nil
 	}
 	if o.ID == m.record.Answer.ID { // the answer was on disk before the order went
-		return Order{}, false, m.store.ClearOrder()
+		return Order{}, false, m.store.ClearOrder(func(data []byte) bool {
+			var now Order
+			return json.Unmarshal(data, &now) == nil && now.ID == o.ID
+		})
 	}
 	m.once(ctx, "order "+o.ID, journal.OperatorOrdered, slog.String("order", o.String()))
 	return o, true, nil

@@ -184,6 +184,6 @@ func (untouched) SetLink(store.LinkName, store.Release) error { return nil }
 func (untouched) ClearLink(store.LinkName) error              { return nil }
 func (untouched) SaveRecord(any) error                        { return nil }
 func (untouched) SaveHistory(any) error                       { return nil }
-func (untouched) ClearOrder() error                           { return nil }
+func (untouched) ClearOrder(func([]byte) bool) error          { return nil }
 func (untouched) MarkBad(store.Digest, store.Bad) error       { return nil }
 func (untouched) Forgive(store.Digest) error                  { return nil }

@@ -858,7 +858,7 @@ func TestOrder(t *testing.T) {
 	if ok, err := s.Order(&got); ok || err != nil {
 		t.Errorf("none yet: %v, %v", ok, err)
 	}
-	if err := s.ClearOrder(); err != nil {
+	if err := s.ClearOrder(func([]byte) bool { return true }); err != nil {
 		t.Errorf("nothing to clear: %v", err)
 	}
 	before := names(t, s.Path())
@@ -870,12 +870,23 @@ func TestOrder(t *testing.T) {
 	if ok, err := s.Order(&got); !ok || err != nil || got.ID != "2" {
 		t.Errorf("got %+v, %v, %v, want the later one", got, ok, err)
 	}
-	if err := s.ClearOrder(); err != nil {
+	if err := s.ClearOrder(func([]byte) bool { return true }); err != nil {
 		t.Fatal(err)
 	}
 	if after := names(t, s.Path()); !slices.Equal(after, before) {
 		t.Errorf("left %q, want %q", after, before)
 	}
+	// One that came in place of the order that is over stays.
+	if err := s.PlaceOrder(order{"3"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ClearOrder(func(data []byte) bool { return !bytes.Contains(data, []byte("3")) }); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := s.Order(&got); !ok || err != nil || got.ID != "3" {
+		t.Errorf("got %+v, %v, %v, want the one that came later", got, ok, err)
+	}
+	got = order{"2"}
 	for _, text := range []string{"", "{", "null ]", strings.Repeat("x", reserveSize+1)} {
 		if err := os.WriteFile(filepath.Join(s.Path(), orderName), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
