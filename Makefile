@@ -70,7 +70,7 @@ unit: packages servers
 # One package after the other: they measure what clients see.
 .PHONY: integration
 integration: packages trees
-	CGO_ENABLED=0 go test -tags integration -count=1 -p 1 -timeout 45m ./test/integration/...
+	CGO_ENABLED=0 go test -tags integration -count=1 -p 1 -timeout 1h ./test/integration/...
 
 # The long runs, and their figures as one table: power cuts by the thousand, the
 # daemon killed at each of its system calls, the whole of a host's life at random,
