@@ -387,7 +387,7 @@ func (d *Daemon) follow(ctx context.Context, m *machine, s *heldStore) {
 		}
 	}
 	defer s.unlock()
-	d.commons.join(m.target.Name, member{m.target.Program, s.Store})
+	d.commons.join(m.target, s.Store)
 	defer d.commons.leave(m.target.Name)
 	m.store = d.disk(s.Store)
 	if err := m.run(ctx); errors.Is(err, errRetired) {

@@ -411,6 +411,7 @@ func (m *machine) adopt(ctx context.Context) error {
 		return errRetired
 	}
 	m.use(o.target)
+	m.commons.follow(o.target)
 	m.inspected = false
 	m.pause.reset() // what failed is tried at once; whether it is mended, that tells
 	m.lookNow = true

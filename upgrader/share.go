@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
@@ -31,6 +32,7 @@ type turn struct {
 // member is a target whose store others may read.
 type member struct {
 	program string
+	trusts  string // whom it believes, see trusts
 	store   *store.Store
 }
 
@@ -38,10 +40,28 @@ func newCommons() *commons {
 	return &commons{turns: map[store.Digest]*turn{}, members: map[string]member{}}
 }
 
-func (c *commons) join(name string, m member) {
+func (c *commons) join(t *Target, s *store.Store) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.members[name] = m
+	c.members[t.Name] = member{t.Program, trusts(t.Source), s}
+}
+
+// follow takes notice of another configuration of a member.
+func (c *commons) follow(t *Target) {
+	c.mu.Lock()
+	m, ok := c.members[t.Name]
+	c.mu.Unlock()
+	if ok {
+		c.join(t, m.store)
+	}
+}
+
+// trusts sums up who can make a target with this source take a release.
+func trusts(o fetcher.Options) string {
+	if o.Verify == fetcher.VerifyNo {
+		return fmt.Sprintf("%s %q %q %q", o.Verify, o.Path, o.Mirrors, o.Endpoint)
+	}
+	return fmt.Sprintf("%s %q %q %d %q", o.Verify, o.Keys, o.RevokedKeys, o.Threshold, o.Root)
 }
 
 func (c *commons) leave(name string) {
@@ -141,12 +161,13 @@ func (m *machine) badElsewhere(digest store.Digest) (string, bool) {
 }
 
 // borrow copies the release from another target that has it. Only what the
-// source lists comes here, so trust is this target's own: its source says
-// which digest, and the other store which bytes that was. The other target
-// must want the same program, since that decides what a tree looks like.
+// source lists comes here: it says which digest, and the other store which bytes
+// that was. Where patches led to them, that is the word of the other target's
+// source, so it must be one that is believed here, too. The other target must
+// want the same program, since that decides what a tree looks like.
 func (m *machine) borrow(ctx context.Context, to store.Release, digest store.Digest) bool {
 	for name, other := range m.commons.others(m.target.Name) {
-		if other.program != m.target.Program {
+		if other.program != m.target.Program || other.trusts != trusts(m.target.Source) {
 			continue
 		}
 		if has, err := other.store.Digest(to); err != nil || has != digest {

@@ -3,11 +3,11 @@ package upgrader
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"path/filepath"
 
 	"github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
@@ -134,6 +134,54 @@ func TestBadArtifactStopsAtTheFirstUnit(t *testing.T) {
 			t.Error("the journal does not say who found it bad")
 		}
 		w.oracle()
+	})
+}
+
+// A patch is believed for what the target's own source says of it: a source that
+// another target does not believe cannot put its bytes under a digest there.
+func TestPatchesOfAnotherSourceAreNotBorrowed(t *testing.T) {
+	body := strings.Repeat("# this is said over and over again, and differs in number: ", 200)
+	in(t, func(t *testing.T, w *world) {
+		twin, _, start := pair(t, w)
+		before := w.publish("1.1", body)
+		w.eventually("both run 1.1", func(st TargetStatus) bool {
+			second := ReadStatus(w.state, []*Target{twin})[0]
+			return st.State == Idle && st.Current == before && second.State == Idle && second.Current == before
+		})
+		w.kill()
+
+		trusted := scratch(t)
+		twin.Source.Path = trusted
+		w.patch("1.1", "2.0", body) // which does not make what the artifact holds
+		name := w.publish("2.0", body+"# and this is the release")
+		start()
+		w.eventually("the one runs what the patch made", func(st TargetStatus) bool { return st.State == Idle && st.Current == name })
+		w.saysOnce("patched")
+
+		want, err := os.ReadFile(filepath.Join(w.dir, "app_2.0.sh"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := os.ReadFile(filepath.Join(w.dir, "SHA256SUMS"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(list)) {
+			if strings.HasSuffix(line, "  app_2.0.sh\n") {
+				list = []byte(line)
+			}
+		}
+		if err := errors.Join(os.WriteFile(filepath.Join(trusted, "app_2.0.sh"), want, 0o644), os.WriteFile(filepath.Join(trusted, "SHA256SUMS"), list, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually("the other runs 2.0", func(TargetStatus) bool {
+			st := ReadStatus(w.state, []*Target{twin})[0]
+			return st.State == Idle && st.Current == name
+		})
+		got, err := os.ReadFile(filepath.Join(w.state, "twin", "releases", name, "bin", "app"))
+		if err != nil || string(got) != string(want) {
+			t.Errorf("the other runs %d bytes that its source does not have (%v)", len(got), err)
+		}
 	})
 }
 
