@@ -17,7 +17,8 @@ const currentMax = 1 << 10
 
 // named adds to a listing which candidate the source wants to run. Nobody has signed
 // that, unless the manifest lists the very bytes: then, or where the source is
-// believed in any case, an older release is wanted, too.
+// believed in any case, an older release is wanted, too. But a list that does not
+// say when it was signed may be one of long ago, which somebody kept.
 func (f *Fetcher) named(ctx context.Context, at source.Source, l Listing, manifest []byte) (Listing, error) {
 	if f.o.Current == "" {
 		return l, nil
@@ -37,7 +38,7 @@ func (f *Fetcher) named(ctx context.Context, at source.Source, l Listing, manife
 		if err != nil {
 			return Listing{}, err
 		}
-		l.Commanded = slices.Contains(m.entries, manifestEntry{f.o.Current, sha256.Sum256(raw)})
+		l.Commanded = !l.Signed.IsZero() && slices.Contains(m.entries, manifestEntry{f.o.Current, sha256.Sum256(raw)})
 	}
 	return l, nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -104,6 +105,35 @@ func TestCurrentSigned(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("1.1", false)
+}
+
+// TestCurrentUndated has nobody go back by a list that may be an old one: its
+// signature does not say when it was made, so whoever kept it could show it again.
+func TestCurrentUndated(t *testing.T) {
+	s, o := folder(t)
+	s.put("current", []byte("app.1.0\n"))
+	sums := ""
+	for _, name := range []string{"app.1.0", "app.1.1", "current"} {
+		raw, err := os.ReadFile(filepath.Join(s.dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums += fmt.Sprintf("%x  %s\n", sha256.Sum256(raw), name)
+	}
+	s.put(manifestName, []byte(sums))
+	cmd := exec.Command("sh", "-ec", `ssh-keygen -q -t ed25519 -N '' -f "$0/key"; ssh-keygen -q -Y sign -n upgraderd -f "$0/key" SHA256SUMS 2>/dev/null; mv SHA256SUMS.sig SHA256SUMS.sshsig`, t.TempDir())
+	cmd.Dir = s.dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	key, err := os.ReadFile(filepath.Join(cmd.Args[3], "key.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Verify, o.Keys = VerifySigned, []string{strings.TrimSpace(string(key))}
+	if l := mustCheck(t, mustNew(t, o)); l.Current.Version != "1.0" || l.Commanded {
+		t.Errorf("%v, commanded %v; want 1.0, and to be asked about going back", l.Current, l.Commanded)
+	}
 }
 
 // TestCurrentElsewhere is a file of a web server.
