@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -52,8 +53,12 @@ type Phase struct {
 	TookUs int64 `json:"took_us"`
 }
 
-// Took is how long the phase lasted.
-func (p Phase) Took() time.Duration { return time.Duration(p.TookUs) * time.Microsecond }
+// Took is how long the phase lasted: never less than nothing, nor more than what
+// the phases of an attempt can have together.
+func (p Phase) Took() time.Duration {
+	most := math.MaxInt64 / int64(time.Microsecond) / int64(len(steps()))
+	return time.Duration(min(max(p.TookUs, 0), most)) * time.Microsecond
+}
 
 // history is what history.json says.
 type history struct {
@@ -81,6 +86,10 @@ func History(stateDir, target string) ([]Attempt, error) {
 	}
 	if r.Attempt != nil {
 		h.add(*r.Attempt)
+	}
+	for i := range h.Attempts { // one of each state, whoever wrote the file
+		a := &h.Attempts[i]
+		a.Phases = a.Phases[:min(len(a.Phases), len(steps()))]
 	}
 	return h.Attempts, nil
 }

@@ -175,7 +175,7 @@ func duration(a upgrader.Attempt) time.Duration {
 // span is a duration with the three digits that matter.
 func span(d time.Duration) string {
 	digit := time.Duration(1)
-	for digit*1000 <= d {
+	for digit <= d/1000 {
 		digit *= 10
 	}
 	return d.Round(digit).String()

@@ -26,6 +26,7 @@ func TestLayOut(t *testing.T) {
 		{"narrow", half, 30, ("app: fetching 1.5.0" + figures)[:30]},
 		{"none", half, 0, ""},
 		{"over", &progress.Progress{Done: 1, Total: 1, Rate: 1}, 120, "app: fetching 1.5.0 [==============================] 1 B of 1 B (100 %), 1 B/s, 0s left"},
+		{"less than nothing", &progress.Progress{Done: -1000, Total: 10}, 120, "app: fetching 1.5.0 [>                             ] -1000 B of 10 B (0 %), 0 B/s, 0s left"},
 		{"of unknown length", &progress.Progress{Done: 1, Total: -1, LeftSec: -1}, 120, "app: fetching 1.5.0 1 B, 0 B/s"},
 		{"nothing is known", nil, 120, "app: fetching 1.5.0"},
 	} {

@@ -39,7 +39,7 @@ func (p Progress) Percent() (int, bool) {
 	if p.Total <= 0 {
 		return 0, false
 	}
-	return int(100 * float64(min(p.Done, p.Total)) / float64(p.Total)), true
+	return int(100 * float64(min(max(p.Done, 0), p.Total)) / float64(p.Total)), true
 }
 
 // String reads "12.3 MiB of 60.0 MiB (20 %), 2.1 MiB/s, 23s left".
