@@ -55,13 +55,13 @@ func (l *line) show(text string, p *progress.Progress) {
 		return
 	}
 	l.shown, l.dirty = time.Now(), true
-	fmt.Fprintf(l.w, "\r%s\x1b[K", layOut(text, p, l.width()-1)) // the last column would wrap
+	fmt.Fprintf(l.w, "\r%s\x1b[K", printable([]byte(layOut(text, p, l.width()-1)))) // the last column would wrap
 }
 
 // say writes a line that stays.
 func (l *line) say(text string) {
 	l.clear()
-	fmt.Fprintln(l.w, text)
+	fmt.Fprintln(shown{l.w}, text)
 }
 
 // clear takes the line away.

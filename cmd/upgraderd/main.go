@@ -25,7 +25,7 @@ func main() {
 		return
 	}
 	if !errors.Is(err, errSaid) {
-		fmt.Fprintf(os.Stderr, "upgraderd: %v\n", err)
+		fmt.Fprintf(shown{os.Stderr}, "upgraderd: %v\n", err)
 	}
 	var status statusError
 	if errors.As(err, &status) {
@@ -59,6 +59,7 @@ func rootCommand() *cobra.Command {
 		Args:          usage(cobra.NoArgs),
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetOut(shown{os.Stdout})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withStatus(exitUsage, err) })
 	root.AddCommand(
