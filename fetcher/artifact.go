@@ -34,7 +34,8 @@ func splitFile(path string) (dir, name string, err error) {
 	}
 	switch {
 	case err != nil || u.Scheme != "http" && u.Scheme != "https":
-		return "", "", notAPath()
+		return "", "", fault.New(fault.ConfigSource, errors.New("without a list Path= is one file, and this is no http(s) URL of one"),
+			"leave Manifest=no out, or name the URL of the artifact itself")
 	case name == "" || checkName(name) != nil:
 		return "", "", fault.New(fault.ConfigSource, errors.New("the URL does not end in the name of a file"), "with Manifest=no Path= is the URL of the artifact itself")
 	}

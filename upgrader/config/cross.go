@@ -146,6 +146,13 @@ func (r *reading) crossRoot() {
 			})
 		}
 	}
+	if len(r.given["Source.Current"]) > 0 {
+		r.report(r.where("Source", "Current"), Diagnostic{
+			Code:    CodeConflict,
+			Message: "Current= stands beside Verify=tuf, whose metadata says what counts",
+			Hint:    "remove Current=, or Verify=tuf",
+		})
+	}
 	if len(r.given["Source.MaxAge"]) > 0 {
 		r.report(r.where("Source", "MaxAge"), Diagnostic{
 			Code: CodeTrust, Warning: true,

@@ -57,6 +57,13 @@ func (r *reading) crossKind() {
 			Hint:    "serve the repository over https://, or sign SHA256SUMS and set Key=",
 		})
 	}
+	if src.Verify == fetcher.VerifyTUF && strings.HasPrefix(src.Path, "exec:") {
+		r.report(r.where("Source", "Verify"), Diagnostic{
+			Code:    CodeConflict,
+			Message: "Verify=tuf needs metadata/ and targets/, and a command has no directories",
+			Hint:    "serve the repository over https://, or sign SHA256SUMS and set Key=",
+		})
+	}
 	switch {
 	case !slices.Contains(forges, kind):
 	case src.Tag != "":

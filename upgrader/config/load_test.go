@@ -162,6 +162,9 @@ func TestCommandPath(t *testing.T) {
 	if target, ds := Peek(root, "app"); target == nil || target.Source.Path != "exec:/usr/local/lib/app-source" {
 		t.Errorf("peeked at %v, %v", target, ds)
 	}
+	if target, ds := Peek(one(t, text+"Verify=tuf\nRoot=/etc/keys/root.json\n"), "app"); target != nil || !strings.Contains(ds.Err().Error(), "a command has no directories") {
+		t.Errorf("a repository by a command: %v", ds)
+	}
 }
 
 // TestForgeKeys fills the fields of a forge.
