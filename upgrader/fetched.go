@@ -117,7 +117,7 @@ func (m *machine) openGiven(o Order) error {
 	}
 	from := m.target.Source
 	if from.NoManifest {
-		return errors.New("with Manifest=no there is no list that could say which release the files are")
+		return errNoList
 	}
 	// Whom to trust and what to take is the target's; where and how is not.
 	t := *m.target

@@ -484,6 +484,17 @@ func TestImportSeesFiles(t *testing.T) {
 				t.Errorf("%q: got %v, want %q", c.files, err, c.says)
 			}
 		}
+		for says, source := range map[string]fetcher.Options{
+			"with Manifest=no there is no list":                 {NoManifest: true, Verify: fetcher.VerifySigned},
+			"only a tag tells its version, and files have none": {Patterns: []string{"app_@v.sh", "v@v/app.sh"}, Verify: fetcher.VerifySigned},
+		} {
+			other := *w.target
+			other.Source = source
+			_, _, err := Import(t.Context(), w.state, &other, []string{at("app_1.1.sh")}, func() error { return errors.New("asked") }, nil)
+			if err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "MatchPattern=") {
+				t.Errorf("got %v, want %q", err, says)
+			}
+		}
 		noDaemon := errors.New("the daemon does not run")
 		if _, _, err := Import(t.Context(), w.state, w.target, []string{at("app_1.1.sh")}, func() error { return noDaemon }, nil); !errors.Is(err, noDaemon) {
 			t.Errorf("got %v", err)

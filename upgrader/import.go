@@ -49,6 +49,8 @@ func (e *ImportError) Error() string {
 
 func (e *ImportError) Unwrap() error { return e.Err }
 
+var errNoList = errors.New("with Manifest=no there is no list that could say which release the files are")
+
 func unimportable(hint, format string, a ...any) error {
 	return &ImportError{fmt.Errorf(format, a...), hint}
 }
@@ -188,6 +190,12 @@ func kindOf(m fs.FileMode) string {
 // gather opens what the files name. The caller closes it, whatever the error.
 func gather(t *Target, files []string) (*luggage, error) {
 	l := &luggage{}
+	if t.Source.NoManifest {
+		return l, errNoList
+	}
+	if slices.ContainsFunc(t.Source.Patterns, func(p string) bool { return strings.Contains(path.Dir(p), "@v") }) {
+		return l, unimportable("have the names of the files hold the version", "of a release of %s only a tag tells its version, and files have none", t.Name)
+	}
 	patterns, err := patternsOf(t)
 	if err != nil {
 		return l, err
