@@ -11,10 +11,12 @@ import (
 	"time"
 
 	"github.com/upgraderd/upgraderd/upgrader/store"
+	"github.com/upgraderd/upgraderd/upgrader/store/reason"
 )
 
 // historyLength is how many attempts are remembered, and reasonMax how many
-// bytes of each one's reason: together less than the store keeps.
+// bytes of each one's reason: together less than the store keeps, but where JSON
+// writes six bytes for one.
 const (
 	historyLength = 200
 	reasonMax     = 1 << 10
@@ -165,7 +167,11 @@ func (m *machine) remember(ctx context.Context) {
 		h = history{}
 	}
 	h.add(*a)
-	if err := m.store.SaveHistory(h); err != nil {
+	err := m.store.SaveHistory(h)
+	for ; reason.Of(err) == store.CodeRecordTooLarge && len(h.Attempts) > 1; err = m.store.SaveHistory(h) {
+		h.Attempts = h.Attempts[len(h.Attempts)/2:]
+	}
+	if err != nil {
 		m.log.DebugContext(ctx, "save the history", "error", m.errText(err))
 		return
 	}

@@ -3,6 +3,8 @@ package upgrader
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -139,4 +141,37 @@ func TestHistoryIsBounded(t *testing.T) {
 	if m.record.Number != historyLength+21 {
 		t.Errorf("the next has number %d", m.record.Number)
 	}
+}
+
+// Reasons may be larger in JSON than they are: the oldest attempts make room.
+func TestHistoryIsFull(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.running("1.0")
+		w.kill()
+		s, err := store.Open(filepath.Join(w.state, "app"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var h history
+		for _, size := range []int{reasonMax, 1} { // until not one more has room
+			for err == nil {
+				a := Attempt{Number: -len(h.Attempts), To: "0.1", Verdict: VerdictRefused, Reason: strings.Repeat("<", size)}
+				more := history{append(slices.Clone(h.Attempts), a)}
+				if err = s.SaveHistory(more); err == nil {
+					h = more
+				}
+			}
+			err = nil
+		}
+		w.start()
+		w.settles(w.publish("1.1", ""), VerdictGood)
+		w.kill()
+		var kept history
+		if _, err := s.LoadHistory(&kept); err != nil || len(kept.Attempts) < 10 {
+			t.Fatalf("%d attempts, %v", len(kept.Attempts), err)
+		}
+		if last := kept.Attempts[len(kept.Attempts)-1]; last.To != "1.1" || last.Verdict != VerdictGood {
+			t.Errorf("remembered last: %s", outline(last))
+		}
+	})
 }
