@@ -215,7 +215,12 @@ func (l *life) changeKey() {
 // inject has the daemon that runs now end with its n-th call of that name from
 // now on.
 func (l *life) inject(call string, n int) (stop func()) {
-	pid := l.hostPID(l.m.Property("upgraderd.service", "MainPID"))
+	main := "0" // while systemd waits to start it again
+	l.m.Eventually("the daemon runs", func() bool {
+		main = l.m.Property("upgraderd.service", "MainPID")
+		return main != "0"
+	})
+	pid := l.hostPID(main)
 	ctx, cancel := context.WithCancel(l.t.Context())
 	var said strings.Builder
 	cmd := exec.CommandContext(ctx, "strace", "-f", "-p", strconv.Itoa(pid), "-o", "/dev/null",
