@@ -41,7 +41,13 @@ func Begin(ctx context.Context, root *os.Root, name string) (*Part, error) {
 			return nil, fault.Local(err)
 		}
 	}
-	f, err := root.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	open := func() (*os.File, error) {
+		return root.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	}
+	f, err := open()
+	if errors.Is(err, unix.EACCES) && root.Chmod(name, 0o600) == nil {
+		f, err = open() // a Commit died between the last two of its steps
+	}
 	if errors.Is(err, unix.ENOSPC) && outOfInodes(root) {
 		return nil, noInodes()
 	}
