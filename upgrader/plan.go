@@ -130,23 +130,13 @@ func (m *machine) foresee(ctx context.Context, f *fetcher.Fetcher, p *Plan) erro
 	p.To, p.File = string(c.Version), c.Name
 	if c.HasDigest() {
 		p.Digest = store.Digest(c.Digest).String()
-		if m.onDisk(c) {
+		if to, err := store.NewRelease(p.To, c.Digest); err == nil && m.onDisk(to, c.Digest) {
 			p.Bytes = 0
 			return nil
 		}
 	}
 	p.Bytes, err = f.Size(ctx, c)
 	return err
-}
-
-// onDisk tells whether the release of c is there already.
-func (m *machine) onDisk(c fetcher.Candidate) bool {
-	to, err := store.NewRelease(string(c.Version), c.Digest)
-	if err != nil {
-		return false
-	}
-	have, err := m.store.Digest(to)
-	return err == nil && have == store.Digest(c.Digest)
 }
 
 // foreseeSwap asks systemd.

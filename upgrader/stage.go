@@ -49,9 +49,7 @@ func (m *machine) fetch(ctx context.Context) (Event, error) {
 		if why, bad := m.badElsewhere(c.Digest); bad {
 			return m.refuse(ctx, why)
 		}
-		// A complete release of this digest was verified when it came.
-		have, err := m.store.Digest(to)
-		staged := err == nil && have == store.Digest(c.Digest)
+		staged := m.onDisk(to, c.Digest)
 		if !staged {
 			if err := m.takeSlot(ctx); err != nil {
 				return FetchFailed, err
@@ -108,6 +106,13 @@ func (m *machine) takeSlot(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// onDisk tells whether a release of this digest is there already. A complete one
+// was verified when it came.
+func (m *machine) onDisk(to store.Release, digest store.Digest) bool {
+	have, err := m.store.Digest(to)
+	return err == nil && have == digest
 }
 
 func (m *machine) freeSlot() {

@@ -71,11 +71,7 @@ to when it ended, of the time that the whole took.`,
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), a)
 			}
-			unit := args[0] + ".service"
-			for _, st := range statusOf(root, args[0]) {
-				unit = st.Unit
-			}
-			return printAttempt(cmd.OutOrStdout(), args[0], unit, a)
+			return printAttempt(cmd.OutOrStdout(), args[0], unitOf(root, args[0]), a)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -116,13 +112,14 @@ func pickAttempt(all []upgrader.Attempt, args []string) (upgrader.Attempt, error
 	return upgrader.Attempt{}, fmt.Errorf("attempt %d of %s is not remembered; those from %d to %d are", number, args[0], all[0].Number, all[len(all)-1].Number)
 }
 
-// statusOf is the status of a target, none where its .upgrade file cannot be read.
-func statusOf(root, name string) []upgrader.TargetStatus {
+// unitOf is what the target's .upgrade file names, or would most likely have where
+// it cannot be read.
+func unitOf(root, name string) string {
 	all, err := readStatus(root, []string{name}, io.Discard)
-	if err != nil {
-		return nil
+	if err != nil || len(all) == 0 {
+		return name + ".service"
 	}
-	return all
+	return all[0].Unit
 }
 
 func printJSON(w io.Writer, v any) error {

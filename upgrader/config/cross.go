@@ -102,7 +102,7 @@ func (r *reading) crossTrust() {
 	case r.ok() && !r.peek:
 		r.crossKeys()
 	}
-	if len(src.Mirrors) > 0 && src.Path != "" && !strings.HasPrefix(strings.ToLower(src.Path), "http") {
+	if kind := kindOf(*src); len(src.Mirrors) > 0 && src.Path != "" && kind != "http" && kind != "https" {
 		r.report(r.where("Source", "Mirror"), Diagnostic{
 			Code: CodeConflict, Message: "Mirror= is given, and the source is not a web server",
 			Hint: "remove Mirror=, or name an http(s) URL in Path=",
