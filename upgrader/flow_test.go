@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader/statusline"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
@@ -987,6 +988,76 @@ func TestReloadInTheMiddle(t *testing.T) {
 		w.eventually("1.2", func(st TargetStatus) bool { return strings.HasPrefix(st.Current, "1.2") && st.State == Idle })
 		w.oracle()
 	})
+}
+
+// looks holds each answer of the source back until the test lets it go.
+type looks struct {
+	source
+	came, goes chan struct{}
+}
+
+func (l looks) Check(ctx context.Context) (fetcher.Listing, error) {
+	listing, err := l.source.Check(ctx)
+	select {
+	case l.came <- struct{}{}:
+		<-l.goes
+	case <-ctx.Done():
+	}
+	return listing, err
+}
+
+// What the source answers to a question of before a reload begins nothing by
+// settings that hold no more.
+func TestReloadInALook(t *testing.T) {
+	for name, c := range map[string]struct {
+		reload func(*Target) []*Target
+		ends   func(w *world) bool
+	}{
+		"gone": {
+			func(*Target) []*Target { return nil },
+			func(w *world) bool { return len(w.daemon.Status()) == 0 },
+		},
+		"edited": {
+			func(t *Target) []*Target {
+				edited := *t
+				edited.MinVersion = "2"
+				return []*Target{&edited}
+			},
+			func(w *world) bool {
+				all := w.daemon.Status()
+				return len(all) == 1 && all[0].State == Idle
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(t *testing.T, w *world) {
+				before := w.running("1.0")
+				came, goes := make(chan struct{}), make(chan struct{})
+				w.around = func(s source) source { return looks{s, came, goes} }
+				w.publish("1.1", "")
+				w.start()
+				<-came
+				if err := w.daemon.Reload(t.Context(), c.reload(w.target)); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				close(goes)
+				go func() {
+					for range came { //nolint:revive // the looks after it are not held back
+					}
+				}()
+				time.Sleep(time.Hour)
+				if st := w.status(); st.Current != before || !c.ends(w) {
+					t.Errorf("got %+v of %+v, want %s to stay", st, w.daemon.Status(), before)
+				}
+				if got := w.out.String(); strings.Contains(got, "found 1.1") {
+					t.Errorf("1.1 was begun:\n%s", got)
+				}
+				w.kill()
+				close(came)
+			})
+		})
+	}
 }
 
 func TestSecondDaemon(t *testing.T) {

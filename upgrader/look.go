@@ -87,6 +87,9 @@ func (m *machine) consult(ctx context.Context, current store.Release, has bool) 
 		}
 		return LookFailed, err
 	}
+	if m.offered.Load() != nil {
+		return NothingNew, nil // asked by settings that hold no more; adopt looks again
+	}
 	m.offline = false
 	if m.hush.in == m.state { // what failed in a later step is not mended by this one
 		m.calm(ctx)
