@@ -22,9 +22,9 @@ UPGRADERD_DEMO_SUITE ?= trixie
 # minisign(1), gpg(1) and ssh-keygen(1) sign what we have to accept. Power is cut
 # under file systems that were made by e2fsprogs, xfsprogs and btrfs-progs, and
 # strace kills at system calls. nginx and docker-registry serve releases, and
-# tinyproxy stands before them. bsdiff, bzip2 and zstd make the patches that we
-# apply.
-PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign gpg gpg-agent openssh-client docker-registry e2fsprogs xfsprogs btrfs-progs strace nginx-light tinyproxy bsdiff bzip2 zstd
+# tinyproxy stands before them; s3cmd publishes. bsdiff, bzip2 and zstd make the
+# patches that we apply.
+PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign gpg gpg-agent openssh-client docker-registry e2fsprogs xfsprogs btrfs-progs strace nginx-light tinyproxy bsdiff bzip2 zstd s3cmd
 
 # How long the random life of make soak goes on, and the kills at system calls;
 # and how many crash states of each of five file systems are looked at.
@@ -40,11 +40,14 @@ TOOLS := $(UPGRADERD_CACHE)/tools/$(shell go env GOVERSION)
 STATICCHECK := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)/staticcheck
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 
-# So are the servers that tests follow releases from, where Debian has none.
+# So are the servers that tests follow releases from, and what publishes there,
+# where Debian has none.
 VERSITYGW_VERSION := v1.8.0
 METADATA_MOCK_VERSION := v1.13.0
+ORAS_VERSION := v1.3.0
 VERSITYGW := $(TOOLS)/versitygw-$(VERSITYGW_VERSION)/versitygw
 METADATA_MOCK := $(TOOLS)/ec2-metadata-mock-$(METADATA_MOCK_VERSION)/ec2-metadata-mock
+ORAS := $(TOOLS)/oras-$(ORAS_VERSION)/oras
 
 .PHONY: build
 build:
@@ -114,7 +117,7 @@ packages:
 	fi
 
 .PHONY: servers
-servers: $(VERSITYGW) $(METADATA_MOCK)
+servers: $(VERSITYGW) $(METADATA_MOCK) $(ORAS)
 
 $(STATICCHECK):
 	GOBIN=$(@D) go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
@@ -127,3 +130,6 @@ $(VERSITYGW):
 
 $(METADATA_MOCK):
 	GOBIN=$(@D) go install github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock@$(METADATA_MOCK_VERSION)
+
+$(ORAS):
+	GOBIN=$(@D) go install oras.land/oras/cmd/oras@$(ORAS_VERSION)

@@ -254,7 +254,7 @@ func TestLoneArtifactUnsigned(t *testing.T) {
 
 // TestLoneArtifactTools signs with the tools of the trade.
 func TestLoneArtifactTools(t *testing.T) {
-	d := newDesk(t)
+	d := newDesk(t, "signing.md")
 	d.write("app", "a program", 0o644)
 	d.run(0, `
 		minisign -G -W -p minisign.pub -s minisign.key >/dev/null

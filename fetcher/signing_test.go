@@ -21,7 +21,7 @@ func TestSigningGuide(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	desk := newDesk(t)
+	desk := newDesk(t, "signing.md")
 	var script strings.Builder
 	ran, asked := 0, 0
 	for number, line := range strings.Split(string(text), "\n") {
@@ -56,18 +56,19 @@ func TestSigningGuide(t *testing.T) {
 
 // desk is a directory of a publisher, whose tools ask no questions.
 type desk struct {
-	t   *testing.T
-	dir string // a short name: it holds the socket of gpg-agent
+	t     *testing.T
+	dir   string // a short name: it holds the socket of gpg-agent
+	guide string // which tells what to run
 }
 
-func newDesk(t *testing.T) *desk {
+func newDesk(t *testing.T, guide string) *desk {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "desk")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	d := &desk{t, dir}
+	d := &desk{t, dir, guide}
 	for _, sub := range []string{"bin", ".gnupg"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
 			t.Fatal(err)
@@ -101,7 +102,7 @@ func (d *desk) run(line int, script string) {
 	}
 	cmd.Env = append(cmd.Env, "HOME="+d.dir, "PATH="+filepath.Join(d.dir, "bin")+":"+os.Getenv("PATH"))
 	if out, err := cmd.CombinedOutput(); err != nil {
-		d.t.Fatalf("signing.md:%d: %v: %s\n%s", line, err, out, script)
+		d.t.Fatalf("%s:%d: %v: %s\n%s", d.guide, line, err, out, script)
 	}
 }
 
