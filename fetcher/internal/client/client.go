@@ -10,14 +10,10 @@ package client
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
@@ -32,8 +28,6 @@ const (
 	readTimeout  = 2 * time.Minute
 	headerMax    = 64 << 10
 	redirectsMax = 5
-	// caFileMax is four times the bundle of all authorities Debian trusts.
-	caFileMax = 1 << 20
 )
 
 // Options say how to speak to a server. The zero value of a field means the
@@ -165,29 +159,4 @@ type Request struct {
 	// Anonymous has nothing of Options.Access shown, wherever the URL leads:
 	// it is not the server's own word.
 	Anonymous bool
-}
-
-// loadRoots gives nil, the system's authorities, where no file is named.
-func loadRoots(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	const hint = "CAFile= takes the absolute name of a file of PEM certificates"
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, fault.New(fault.ConfigSource, err, hint)
-	}
-	defer f.Close()
-	pem, err := io.ReadAll(io.LimitReader(f, caFileMax+1))
-	if err != nil {
-		return nil, fault.New(fault.ConfigSource, err, hint)
-	}
-	roots, err := x509.SystemCertPool()
-	if err != nil {
-		roots = x509.NewCertPool()
-	}
-	if len(pem) > caFileMax || !roots.AppendCertsFromPEM(pem) {
-		return nil, fault.New(fault.ConfigSource, fmt.Errorf("%s holds no PEM certificate", file), hint)
-	}
-	return roots, nil
 }
