@@ -32,11 +32,16 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// EachSuite runs f on a fresh machine of each selected suite.
+// EachSuite runs f on a fresh machine of each selected suite: once the test
+// function has returned, and as many side by side as there are processors, since
+// most of what tests do is wait.
 func EachSuite(t *testing.T, f func(t *testing.T, m *Machine)) {
 	t.Helper()
 	for _, suite := range lab.SelectedSuites() {
-		t.Run(suite, func(t *testing.T) { f(t, Boot(t, suite)) })
+		t.Run(suite, func(t *testing.T) {
+			t.Parallel()
+			f(t, Boot(t, suite))
+		})
 	}
 }
 
