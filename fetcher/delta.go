@@ -62,6 +62,16 @@ func (s *shortcut) take(ctx context.Context) (*Verified, error) {
 }
 
 func (s *shortcut) try(ctx context.Context) (*Verified, error) {
+	bases, err := s.survey(ctx)
+	if err != nil || bases == nil {
+		return nil, err
+	}
+	return s.follow(ctx, bases)
+}
+
+// survey reads what leads to the content, and finds what is here of that, by digest;
+// nil where nothing is published.
+func (s *shortcut) survey(ctx context.Context) (map[[32]byte]string, error) {
 	c := s.whole.candidate
 	s.f.mu.Lock()
 	manifest := s.first.cache.manifest
@@ -88,11 +98,7 @@ func (s *shortcut) try(ctx context.Context) (*Verified, error) {
 	if err := s.readIndex(ctx); err != nil {
 		return nil, err
 	}
-	bases, err := s.bases(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return s.follow(ctx, bases)
+	return s.bases(ctx)
 }
 
 // readIndex brings the index of the candidate, and takes out of it what the manifest
@@ -149,13 +155,9 @@ func builtName(digest [32]byte) string { return hex.EncodeToString(digest[:6]) +
 
 // follow takes the cheapest way, and without a base that turns out wrong the next.
 func (s *shortcut) follow(ctx context.Context, bases map[[32]byte]string) (*Verified, error) {
-	limit := s.index.ArtifactSize
-	if st, err := s.whole.root.Lstat(s.whole.part); err == nil && st.Mode().IsRegular() {
-		limit -= st.Size()
-	}
 	var wrong error
 	for {
-		chain, ok := s.index.Cheapest(func(digest [32]byte) bool { return bases[digest] != "" }, limit)
+		chain, ok := s.cheapest(bases)
 		if !ok {
 			return nil, wrong
 		}
@@ -166,6 +168,16 @@ func (s *shortcut) follow(ctx context.Context, bases map[[32]byte]string) (*Veri
 		delete(bases, chain.From)
 		wrong = err
 	}
+}
+
+// cheapest is the chain of fewest bytes, if it takes fewer than are left of the
+// artifact.
+func (s *shortcut) cheapest(bases map[[32]byte]string) (delta.Chain, bool) {
+	limit := s.index.ArtifactSize
+	if st, err := s.whole.root.Lstat(s.whole.part); err == nil && st.Mode().IsRegular() {
+		limit -= st.Size()
+	}
+	return s.index.Cheapest(func(digest [32]byte) bool { return bases[digest] != "" }, limit)
 }
 
 // build fetches the patches of a chain, and then applies them one after the other.

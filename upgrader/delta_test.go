@@ -48,7 +48,14 @@ func TestDelta(t *testing.T) {
 		w.patch("1.0", "2.0", body)
 		w.start()
 		w.eventually("1.0 runs", func(st TargetStatus) bool { return st.State == Idle && st.Current == first })
+		w.kill()
 		second := w.publish("2.0", body)
+		patch, err := os.Stat(filepath.Join(w.dir, "app_2.0.sh.from-1.0.bsdiff"))
+		must(t, err)
+		if p := w.foresee(); !p.Patched || p.Bytes != patch.Size() {
+			t.Errorf("the plan has %+v, want the %d bytes of the patch", p, patch.Size())
+		}
+		w.start()
 		w.eventually("2.0 runs", func(st TargetStatus) bool { return st.State == Idle && st.Current == second })
 		w.saysOnce("the digest holds; nobody signed it; made by a patch of what was here")
 		w.saysOnce("patched")

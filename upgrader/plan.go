@@ -30,8 +30,10 @@ type Plan struct {
 	File   string `json:"file,omitempty"`
 	Digest string `json:"digest,omitempty"`
 	// Bytes are to be fetched: -1 where the source does not tell, 0 where the
-	// release is on disk.
-	Bytes int64 `json:"bytes"`
+	// release is on disk. Patched tells that they are those of patches to what is
+	// here; the whole file is fetched on any doubt.
+	Bytes   int64 `json:"bytes"`
+	Patched bool  `json:"patched,omitempty"`
 	// Swap is how the unit would be moved and Why, or Obstacle why it cannot be.
 	Swap     Swap   `json:"swap,omitempty"`
 	Why      string `json:"why,omitempty"`
@@ -88,7 +90,7 @@ func Foresee(ctx context.Context, o Options, t *Target) (Plan, error) {
 	if _, err := s.LoadRecord(&m.record); err != nil {
 		return Plan{}, err
 	}
-	from.Seen = m.record.Seen
+	from.Seen, from.Bases = m.record.Seen, m.store.Find
 	f, err := fetcher.New(from, nil)
 	if err != nil {
 		return Plan{}, err
@@ -135,8 +137,12 @@ func (m *machine) foresee(ctx context.Context, f *fetcher.Fetcher, p *Plan) erro
 			return nil
 		}
 	}
-	p.Bytes, err = f.Size(ctx, c)
-	return err
+	cost, err := f.Cost(ctx, c)
+	if err != nil {
+		return err
+	}
+	p.Bytes, p.Patched = cost.Bytes, cost.Patched
+	return nil
 }
 
 // foreseeSwap asks systemd.

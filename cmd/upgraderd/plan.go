@@ -156,6 +156,8 @@ func printPlan(w io.Writer, p upgrader.Plan) error {
 
 func fetching(p upgrader.Plan) string {
 	switch {
+	case p.Patched:
+		return fmt.Sprintf("%s by patches of %d bytes; whole on any doubt", p.File, p.Bytes)
 	case p.Bytes == 0:
 		return "nothing, it is on disk"
 	case p.Bytes < 0:
