@@ -15,7 +15,7 @@ func TestFaultsNamesTestsThatExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	code := regexp.MustCompile("`([^`]+)`")
-	named := regexp.MustCompile(`^(?:([a-z][a-z/]*): )?((?:Test|Fuzz)[A-Za-z0-9]+)`)
+	named := regexp.MustCompile(`^(?:([a-z][a-z0-9/]*): )?((?:Test|Fuzz)[A-Za-z0-9]+)`)
 	sources := map[string]string{} // by folder
 	tests := 0
 	for number, line := range strings.Split(string(text), "\n") {
