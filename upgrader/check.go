@@ -115,8 +115,9 @@ const (
 // only read. It is meant for `upgraderd run-check`, called by the template
 // unit, and changes nothing itself.
 //
-// The command runs in the release's directory; its first word is a path
-// inside the release if it holds a slash, else it is looked up in PATH. Its
+// The command runs in the release's directory; its first word is a program of the
+// host if it begins with a slash, a path inside the release if it holds one, and
+// is else looked up in PATH. Its
 // process group is killed when the time is up. A command's own exit codes 78
 // and from 200 on are reported as 1: others have a meaning for them.
 func RunCheck(ctx context.Context, t *Target, dir string, stdout, stderr io.Writer) int {
@@ -144,7 +145,7 @@ func runCheck(ctx context.Context, t *Target, dir string, stdout, stderr io.Writ
 	}
 	root := s.Dir(staged)
 	program := t.Check[0]
-	if strings.Contains(program, "/") {
+	if strings.Contains(program, "/") && !filepath.IsAbs(program) {
 		if !filepath.IsLocal(program) {
 			return CheckUnable, fmt.Errorf("command %q of Check= is not inside the release; name it from the release's top", program)
 		}
@@ -168,6 +169,8 @@ func runCheck(ctx context.Context, t *Target, dir string, stdout, stderr io.Writ
 		return 0, nil
 	case limited.Err() != nil:
 		return CheckTimedOut, fmt.Errorf("%q did not end within %v", t.Check, timeout)
+	case !errors.As(err, &exit) && filepath.IsAbs(t.Check[0]):
+		return CheckUnable, err // which is the host's fault
 	case !errors.As(err, &exit):
 		return CheckNotExec, err
 	}

@@ -60,7 +60,8 @@ func TestRunCheck(t *testing.T) {
 		{"hangs, with children", "sleep 1000 & sleep 1000", []string{"bin/app"}, 100 * time.Millisecond, CheckTimedOut, ""},
 		{"no such command", "", []string{"bin/other"}, 0, CheckNotExec, ""},
 		{"not inside", "", []string{"../../../../bin/true"}, 0, CheckUnable, ""},
-		{"absolute", "", []string{"/bin/true"}, 0, CheckUnable, ""},
+		{"of the host", "", []string{"/bin/sh", "-c", "echo $0 $PWD", "bin/app"}, 0, 0, "bin/app "},
+		{"of the host, not there", "", []string{"/usr/bin/no-such-command"}, 0, CheckUnable, ""},
 		{"from PATH", "", []string{"true"}, 0, 0, ""},
 		{"no command", "", nil, 0, CheckUnable, ""},
 	} {
