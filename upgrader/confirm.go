@@ -40,6 +40,9 @@ const (
 // confirm is the step of Confirming: the release proves itself for a window,
 // by facts and by probes. After a crash of the daemon the window begins anew.
 func (m *machine) confirm(ctx context.Context) (Event, error) {
+	if err := m.takeUnit(ctx); err != nil { // after a start of ours
+		return StepFailed, err
+	}
 	began := time.Now()
 	looked, left := began, m.window()
 	watching, cancel := context.WithCancel(ctx)

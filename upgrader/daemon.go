@@ -124,8 +124,8 @@ func New(o Options) (*Daemon, error) {
 	return d, nil
 }
 
-// distinct refuses two targets of one name or one unit: they would take turns
-// undoing each other.
+// distinct refuses two targets of one name, or two that run one unit: they would
+// take turns undoing each other. Its configurations wait for each other.
 func distinct(targets []*Target) error {
 	names, units := map[string]bool{}, map[string]string{}
 	for _, t := range targets {
@@ -134,10 +134,13 @@ func distinct(targets []*Target) error {
 			return fmt.Errorf("target name %q cannot be a directory's name", t.Name)
 		case names[t.Name]:
 			return fmt.Errorf("target %q is given twice", t.Name)
-		case units[t.Unit] != "":
+		case t.Config == "" && units[t.Unit] != "":
 			return fmt.Errorf("targets %q and %q both name %s; give each unit one target", units[t.Unit], t.Name, t.Unit)
 		}
-		names[t.Name], units[t.Unit] = true, t.Name
+		names[t.Name] = true
+		if t.Config == "" {
+			units[t.Unit] = t.Name
+		}
 	}
 	return nil
 }

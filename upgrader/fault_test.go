@@ -254,6 +254,11 @@ func scenarios() []scenario {
 		w.unit.waits()
 		go w.unit.startWhen("current")
 	}
+	configured := func(w *world) {
+		w.unit.plain()
+		w.unit.facts.CanReload = true
+		w.target.Config = "app.conf"
+	}
 	return []scenario{
 		{name: "first install", first: true, set: waits, end: isGood},
 		{name: "handover", end: isGood},
@@ -267,6 +272,9 @@ func scenarios() []scenario {
 		{name: "restart, ends at once, forgotten", set: both(plain, leaves, forgets), end: isBad},
 		{name: "restart, ends too soon", set: both(plain, leaves, hasty), end: isBad},
 		{name: "restart, crash in the window", set: plain, during: crashing, end: isBad},
+		{name: "reload", brief: true, set: configured, end: isGood},
+		{name: "reload fails", brief: true, set: both(configured, refuses), end: isBad},
+		{name: "reload, crash in the window", brief: true, set: configured, during: crashing, end: isBad},
 	}
 }
 

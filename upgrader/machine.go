@@ -181,19 +181,20 @@ var _ Systemd = (*systemd.Client)(nil)
 // machine moves one target. One goroutine owns it; others leave a wish in
 // offer and read what it publishes.
 type machine struct {
-	target  *Target // this cycle's snapshot
-	store   disk
-	systemd Systemd
-	newest  func(*Target) (source, error) // makes a source of a snapshot
-	source  source
-	given   source        // an import's, in place of source while it is carried out
-	offline bool          // what is on its way did not come from source
-	slots   chan struct{} // artifacts fetched and unpacked at once, over all targets
-	slot    bool          // one of them is ours
-	commons *commons
-	turn    func()       // ends our turn on the artifact; nil if it is not ours
-	plain   *slog.Logger // without the target's attributes
-	log     *slog.Logger
+	target   *Target // this cycle's snapshot
+	store    disk
+	systemd  Systemd
+	newest   func(*Target) (source, error) // makes a source of a snapshot
+	source   source
+	given    source        // an import's, in place of source while it is carried out
+	offline  bool          // what is on its way did not come from source
+	slots    chan struct{} // artifacts fetched and unpacked at once, over all targets
+	slot     bool          // one of them is ours
+	commons  *commons
+	turn     func()       // ends our turn on the artifact; nil if it is not ours
+	unitTurn func()       // the same of the unit
+	plain    *slog.Logger // without the target's attributes
+	log      *slog.Logger
 
 	state    State
 	record   record
@@ -255,6 +256,7 @@ func (m *machine) run(ctx context.Context) error {
 	defer m.dropSource()
 	defer m.dropGiven()
 	defer m.endTurn()
+	defer m.leaveUnit()
 	defer m.freeSlot()
 	for {
 		event, err := all[m.state](m, ctx)
@@ -318,6 +320,7 @@ func (m *machine) enter(ctx context.Context, next State) error {
 		if err == nil {
 			if next == Idle || next == Held {
 				m.endTurn() // only now that the verdict is on disk
+				m.leaveUnit()
 				m.disarm(ctx)
 				m.clearOrder(ctx)
 				m.remember(ctx)

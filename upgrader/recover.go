@@ -165,6 +165,8 @@ func (m *machine) recoverSwap(ctx context.Context) (Event, error) {
 		if event, err := m.tookOver(f, to); err != nil {
 			return event, err
 		}
+	case m.guard != nil && m.record.Swap == SwapReload && has && current == to:
+		m.base = f // whether it has read it nobody knows; it reads the one before again
 	case restarted && anew && f.Running():
 		m.base = f
 	case restarted && anew && (crashed(f) || leftDown(f) || forgotten(f)), restarted && m.guard != nil && crashed(f):

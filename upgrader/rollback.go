@@ -1,6 +1,7 @@
 package upgrader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,9 @@ func (m *machine) rollBack(ctx context.Context) (Event, error) {
 	if m.own() {
 		return m.rollBackOwn(ctx)
 	}
+	if err := m.takeUnit(ctx); err != nil { // after a start of ours
+		return StepFailed, err
+	}
 	began := time.Now()
 	back, ok, err := m.goal()
 	if err != nil {
@@ -36,6 +40,9 @@ func (m *machine) rollBack(ctx context.Context) (Event, error) {
 		if err := m.markBad(m.record.Reason); err != nil {
 			return StepFailed, err
 		}
+	}
+	if !ok && m.record.Swap == SwapReload {
+		return m.withdraw(ctx, began)
 	}
 	if !ok {
 		return m.rollbackFailed(ctx, fmt.Errorf("[NO_PREVIOUS] %s was the first release, there is none to return to; publish a repaired one", version(m.record.To)))
@@ -54,6 +61,19 @@ func (m *machine) rollBack(ctx context.Context) (Event, error) {
 	if err := m.store.ClearLink(store.Next); err != nil {
 		return StepFailed, err
 	}
+	return m.moved(ctx, began, back)
+}
+
+// withdraw rolls back the first configuration, before which there was none.
+func (m *machine) withdraw(ctx context.Context, began time.Time) (Event, error) {
+	if err := m.store.ClearLink(store.Current); err != nil {
+		return StepFailed, err
+	}
+	return m.moved(ctx, began, store.Release{})
+}
+
+// moved moves the unit to release back, which current names, and ends the attempt.
+func (m *machine) moved(ctx context.Context, began time.Time, back store.Release) (Event, error) {
 	event, err := m.moveBack(ctx, back)
 	var stuck *stuckError
 	switch {
@@ -67,11 +87,13 @@ func (m *machine) rollBack(ctx context.Context) (Event, error) {
 		return StepFailed, err // nobody could be asked; try again
 	}
 	if event == OperatorActed {
-		m.emit(ctx, journal.RollbackYielded, slog.String("from", version(m.record.To)), slog.String("to", back.Version))
+		m.emit(ctx, journal.RollbackYielded, slog.String("from", version(m.record.To)), slog.String("to", versionOrNothing(back)))
 	}
 	m.rolledBack(ctx, began, back)
 	return event, nil
 }
+
+func versionOrNothing(r store.Release) string { return cmp.Or(r.Version, "nothing") }
 
 // stuckError is a rollback that systemd carried out and that did not help:
 // trying it again would only disturb more.
@@ -124,7 +146,7 @@ func (m *machine) moveBack(ctx context.Context, back store.Release) (Event, erro
 	if err != nil {
 		return "", err
 	}
-	if serves(before, back.Name) {
+	if back.Name != "" && serves(before, back.Name) {
 		return RolledBack, nil
 	}
 	if before.ActiveState == "inactive" && before.Result == "success" && !m.record.Down && !m.leftDown(before) {
@@ -132,6 +154,11 @@ func (m *machine) moveBack(ctx context.Context, back store.Release) (Event, erro
 	}
 	if before.Running() && m.record.Swap == SwapHandover {
 		return m.handBack(ctx, before, back)
+	}
+	if before.Running() && m.record.Swap == SwapReload {
+		if event, ok, err := m.reloadBack(ctx, before); ok || err != nil {
+			return event, err
+		}
 	}
 	f, result, err := m.restartUnit(ctx, before)
 	switch {
@@ -214,7 +241,7 @@ func (m *machine) rolledBack(ctx context.Context, began time.Time, back store.Re
 	if m.record.Unproven {
 		verdict = VerdictInconclusive
 	}
-	m.emit(ctx, journal.RolledBack, slog.String("from", version(bad)), slog.String("to", back.Version),
+	m.emit(ctx, journal.RolledBack, slog.String("from", version(bad)), slog.String("to", versionOrNothing(back)),
 		slog.Duration("took", time.Since(began)), slog.String("result", string(verdict)))
 	m.finish(ctx, verdict, why)
 	if err := m.store.ClearLink(store.Previous); err != nil {

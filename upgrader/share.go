@@ -18,11 +18,11 @@ import (
 // fetched once, and a bad one is seen by the first unit only.
 type commons struct {
 	mu      sync.Mutex
-	turns   map[store.Digest]*turn
+	turns   map[string]*turn  // by the artifact's digest, or by the unit
 	members map[string]member // by the target's name
 }
 
-// turn is the lock of one artifact, first come, first served.
+// turn is the lock of one artifact, or of one unit, first come, first served.
 type turn struct {
 	token  chan struct{} // full while somebody works on it
 	wanted int           // holder and waiters
@@ -31,19 +31,19 @@ type turn struct {
 
 // member is a target whose store others may read.
 type member struct {
-	program string
-	trusts  string // whom it believes, see trusts
-	store   *store.Store
+	program, config string
+	trusts          string // whom it believes, see trusts
+	store           *store.Store
 }
 
 func newCommons() *commons {
-	return &commons{turns: map[store.Digest]*turn{}, members: map[string]member{}}
+	return &commons{turns: map[string]*turn{}, members: map[string]member{}}
 }
 
 func (c *commons) join(t *Target, s *store.Store) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.members[t.Name] = member{t.Program, trusts(t.Source), s}
+	c.members[t.Name] = member{t.Program, t.Config, trusts(t.Source), s}
 }
 
 // follow takes notice of another configuration of a member.
@@ -83,14 +83,14 @@ func (c *commons) others(name string) map[string]member {
 	return others
 }
 
-// take waits for the artifact and locks it for target name; waiting is told
-// who has it. Whoever gets done calls it, once.
-func (c *commons) take(ctx context.Context, d store.Digest, name string, waiting func(holder string)) (done func(), err error) {
+// take waits for an artifact or a unit and locks it for target name; waiting is
+// told who has it. Whoever gets done calls it, once.
+func (c *commons) take(ctx context.Context, what, name string, waiting func(holder string)) (done func(), err error) {
 	c.mu.Lock()
-	t := c.turns[d]
+	t := c.turns[what]
 	if t == nil {
 		t = &turn{token: make(chan struct{}, 1)}
-		c.turns[d] = t
+		c.turns[what] = t
 	}
 	t.wanted++
 	holder := t.holder
@@ -100,7 +100,7 @@ func (c *commons) take(ctx context.Context, d store.Digest, name string, waiting
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if t.wanted--; t.wanted == 0 {
-			delete(c.turns, d)
+			delete(c.turns, what)
 		}
 	}
 	if holder != "" {
@@ -136,7 +136,7 @@ func (m *machine) takeTurn(ctx context.Context) error {
 	if err != nil || digest == (store.Digest{}) {
 		return nil //nolint:nilerror // an artifact that has no digest yet is nobody else's
 	}
-	m.turn, err = m.commons.take(ctx, digest, m.target.Name, func(holder string) {
+	m.turn, err = m.commons.take(ctx, digest.String(), m.target.Name, func(holder string) {
 		m.emit(ctx, journal.TurnAwaited, slog.String("holder", holder))
 	})
 	return err
@@ -147,6 +147,27 @@ func (m *machine) endTurn() {
 	if m.turn != nil {
 		m.turn()
 		m.turn = nil
+	}
+}
+
+// takeUnit locks the target's unit, unless the machine has it, until the verdict:
+// what one target watches, no other moves. It is taken after the artifact, and the
+// artifact never after it.
+func (m *machine) takeUnit(ctx context.Context) (err error) {
+	if m.unitTurn != nil || m.commons == nil {
+		return nil
+	}
+	m.unitTurn, err = m.commons.take(ctx, m.target.Unit, m.target.Name, func(holder string) {
+		m.emit(ctx, journal.UnitAwaited, slog.String("holder", holder))
+	})
+	return err
+}
+
+// leaveUnit lets the next target move the unit.
+func (m *machine) leaveUnit() {
+	if m.unitTurn != nil {
+		m.unitTurn()
+		m.unitTurn = nil
 	}
 }
 
@@ -167,7 +188,7 @@ func (m *machine) badElsewhere(digest store.Digest) (string, bool) {
 // want the same program, since that decides what a tree looks like.
 func (m *machine) borrow(ctx context.Context, to store.Release, digest store.Digest) bool {
 	for name, other := range m.commons.others(m.target.Name) {
-		if other.program != m.target.Program || other.trusts != trusts(m.target.Source) {
+		if other.program != m.target.Program || other.config != m.target.Config || other.trusts != trusts(m.target.Source) {
 			continue
 		}
 		if has, err := other.store.Digest(to); err != nil || has != digest {

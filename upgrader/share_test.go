@@ -189,7 +189,7 @@ func TestPatchesOfAnotherSourceAreNotBorrowed(t *testing.T) {
 func TestTurns(t *testing.T) {
 	c := newCommons()
 	digest := store.Digest{1}
-	first, err := c.take(t.Context(), digest, "a", func(string) { t.Error("nobody has it") })
+	first, err := c.take(t.Context(), digest.String(), "a", func(string) { t.Error("nobody has it") })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,13 +197,13 @@ func TestTurns(t *testing.T) {
 	told := ""
 	cancelled := make(chan error)
 	go func() {
-		_, err := c.take(ctx, digest, "b", func(holder string) { told = holder; cancel() })
+		_, err := c.take(ctx, digest.String(), "b", func(holder string) { told = holder; cancel() })
 		cancelled <- err
 	}()
 	if err := <-cancelled; !errors.Is(err, context.Canceled) || told != "a" {
 		t.Errorf("got %v after %q, want it cancelled after a", err, told)
 	}
-	if other, err := c.take(t.Context(), store.Digest{2}, "c", func(string) { t.Error("another artifact") }); err != nil {
+	if other, err := c.take(t.Context(), store.Digest{2}.String(), "c", func(string) { t.Error("another artifact") }); err != nil {
 		t.Error(err)
 	} else {
 		other()

@@ -235,19 +235,27 @@ func (m *machine) install(ctx context.Context, v *fetcher.Verified) (store.Relea
 	if err != nil {
 		return store.Release{}, err
 	}
-	if err := unpack.Unpack(ctx, v.File(), v.Name(), tree, unpack.Options{Program: m.target.Program}); err != nil {
+	if err := unpack.Unpack(ctx, v.File(), v.Name(), tree, unpack.Options{Program: m.target.content(), Config: m.target.Config != ""}); err != nil {
 		return store.Release{}, err
 	}
-	if err := unpack.CheckProgram(filepath.Join(tree, m.target.Program)); err != nil {
+	if err := m.checkContent(tree); err != nil {
 		var e *unpack.Error
 		if !errors.As(err, &e) {
 			return store.Release{}, err
 		}
 		named := *e // by where it is in the artifact, not by where it lies for now
-		named.Op = fmt.Sprintf("check %s of %s", m.target.Program, c.Name)
+		named.Op = fmt.Sprintf("check %s of %s", m.target.content(), c.Name)
 		return store.Release{}, &named
 	}
 	return to, m.store.Install(ctx, tree, to, digest)
+}
+
+// checkContent looks at what the unit shall run, or read.
+func (m *machine) checkContent(tree string) error {
+	if m.target.Config != "" {
+		return unpack.CheckConfig(tree, m.target.Config)
+	}
+	return unpack.CheckProgram(filepath.Join(tree, m.target.Program))
 }
 
 // isArtifactsFault tells a bad artifact from a bad day of this host: only the

@@ -34,6 +34,9 @@ func (m *machine) swap(ctx context.Context) (Event, error) {
 			return StepFailed, err
 		}
 	}
+	if err := m.takeUnit(ctx); err != nil {
+		return StepFailed, err
+	}
 	f, err := m.still(ctx)
 	if err == nil {
 		err = usable(m.target.Unit, f)
@@ -92,7 +95,7 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 	if err := m.save(); err != nil {
 		return StepFailed, err
 	}
-	if f.ActiveState == "inactive" {
+	if f.ActiveState == "inactive" || way == SwapReload && waitsForFirst(f) {
 		return m.installOnly(ctx, to)
 	}
 	if m.denied != r.Digest { // else it is the same news again
@@ -105,6 +108,8 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 	switch {
 	case m.own():
 		event, err = m.restartAs(ctx, f, to)
+	case way == SwapReload && !crashed(f):
+		event, err = m.reload(ctx, f, to)
 	case waitsForFirst(f):
 		event, err = m.installFirst(ctx, to)
 	case way == SwapHandover && !crashed(f) && r.From != "":

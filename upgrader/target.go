@@ -13,6 +13,7 @@ const (
 	SwapAuto     Swap = "auto"     // handover where the unit runs under supervise, else restart
 	SwapHandover Swap = "handover" // new worker beside the old, then the old drains
 	SwapRestart  Swap = "restart"  // RestartUnit; the backlog holds new connections meanwhile
+	SwapReload   Swap = "reload"   // ReloadUnit, of a configuration: whoever runs reads it again
 	SwapNone     Swap = "none"     // staged, and waits for the operator
 )
 
@@ -34,6 +35,10 @@ type Target struct {
 	// Program is the executable inside a release, relative: where a plain
 	// executable is put, and what must be executable in a tree.
 	Program string
+	// Config, unless empty, says that the releases are configurations of the unit,
+	// which have no program: where a plain file is put, and what must be there in a
+	// tree. One unit may have several targets of this kind.
+	Config string
 	// Check is a command, run in the sandbox inside the staged release, that
 	// must exit 0 before the swap. Empty: no check.
 	Check []string
@@ -47,6 +52,14 @@ type Target struct {
 	MinVersion fetcher.Version
 	Source     fetcher.Options
 	Confirm    Confirm
+}
+
+// content is the file inside a release that matters.
+func (t *Target) content() string {
+	if t.Config != "" {
+		return t.Config
+	}
+	return t.Program
 }
 
 // Confirm says how a release proves itself after the swap.

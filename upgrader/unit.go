@@ -155,6 +155,9 @@ func pickSwap(t *Target, f systemd.Facts, root string) (Swap, string, error) {
 	if t.Unit == OwnUnit && t.Swap != SwapNone {
 		return ownSwap(t, f)
 	}
+	if t.Config != "" {
+		return pickReload(t, f)
+	}
 	missing := noHandover(f, root)
 	switch t.Swap {
 	case SwapNone:
@@ -179,6 +182,24 @@ func pickSwap(t *Target, f systemd.Facts, root string) (Swap, string, error) {
 		return SwapRestart, missing + exposure(f), nil
 	}
 	return SwapHandover, "it runs under upgraderd supervise", nil
+}
+
+// pickReload decides how a unit comes to read another configuration.
+func pickReload(t *Target, f systemd.Facts) (Swap, string, error) {
+	why := "Swap=" + string(t.Swap)
+	switch t.Swap {
+	case SwapNone, SwapRestart:
+		return t.Swap, why, nil
+	case SwapReload:
+		if f.Running() && !f.CanReload {
+			return "", "", &unitError{systemd.CodeNoReload, t.Unit, "cannot be reloaded", "give it an ExecReload=, or set Swap=restart"}
+		}
+		return SwapReload, why, nil
+	}
+	if f.CanReload {
+		return SwapReload, "the unit can be reloaded", nil
+	}
+	return SwapRestart, "the unit has no ExecReload=" + exposure(f), nil
 }
 
 // exposure says what a restart costs a unit that opens its sockets itself.

@@ -173,6 +173,8 @@ func swapping(p upgrader.Plan) string {
 		return fmt.Sprintf("by the operator (%s); the release waits, staged", p.Why)
 	case !p.Running:
 		return fmt.Sprintf("none: %s does not run, its next start is of the new release", p.Unit)
+	case p.Swap == upgrader.SwapReload:
+		return fmt.Sprintf("systemctl reload %s: it reads its configuration again (%s)", p.Unit, p.Why)
 	case p.Swap == upgrader.SwapHandover:
 		return fmt.Sprintf("systemctl reload %s: a handover (%s)", p.Unit, p.Why)
 	}

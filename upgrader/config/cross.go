@@ -16,6 +16,7 @@ import (
 // cross judges what no key can judge alone.
 func (r *reading) cross() {
 	r.crossOwn()
+	r.crossConfig()
 	r.crossTrust()
 	r.crossManifest()
 	r.crossAccess()
@@ -52,6 +53,25 @@ func (r *reading) crossOwn() {
 			Code: CodeConflict, Message: fmt.Sprintf("Program=%s: of a release of upgraderd, %s starts %s and nothing else", printable(t.Program), upgrader.OwnUnit, upgrader.OwnProgram),
 			Hint: "leave Program= out",
 		})
+	}
+}
+
+// crossConfig holds a configuration to what a reload can do.
+func (r *reading) crossConfig() {
+	t := &r.target
+	conflict := func(key, message, hint string) {
+		r.report(r.where("Upgrade", key), Diagnostic{Code: CodeConflict, Message: message, Hint: hint})
+	}
+	switch {
+	case t.Config == "" && t.Swap == upgrader.SwapReload:
+		conflict("Swap", "Swap=reload: a reload brings no other program, only another configuration", "write Swap=auto, or Config= where the releases are configurations")
+	case t.Config == "":
+	case len(r.given["Upgrade.Program"]) > 0:
+		conflict("Program", "Program= and Config= are both given: a release is a program or a configuration", "leave one of them out, and follow the other by a target of its own")
+	case t.Swap == upgrader.SwapHandover:
+		conflict("Swap", "Swap=handover: a configuration takes no sockets over", "write Swap=reload; under upgraderd supervise that starts a new worker")
+	case t.Unit == upgrader.OwnUnit:
+		conflict("Config", upgrader.OwnUnit+" has no configuration of this kind", "edit the .upgrade files, and reload it")
 	}
 }
 

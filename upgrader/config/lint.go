@@ -76,7 +76,7 @@ func lint(t tree, installed []*reading, arg string) (*reading, Diagnostics) {
 	// It takes the place of the installed target of its name.
 	others := slices.DeleteFunc(slices.Clone(installed), func(o *reading) bool { return o.name == r.name })
 	for _, o := range others {
-		if o.ok() && o.target.Unit != "" && o.target.Unit == r.target.Unit {
+		if o.ok() && o.target.Unit != "" && o.target.Unit == r.target.Unit && o.target.Config == "" && r.target.Config == "" {
 			r.clashes(o)
 			break
 		}

@@ -176,18 +176,18 @@ func loadFile(t tree, file string) (*reading, Diagnostic) {
 	return r, Diagnostic{}
 }
 
-// clash refuses targets that name the unit of another. One that is broken
+// clash refuses targets that name the unit of another, but for configurations. One that is broken
 // anyway is told, but does not stop the other.
 func clash(readings []*reading) {
 	owners := map[string][]*reading{}
 	for _, r := range readings {
-		if r.ok() && r.target.Unit != "" {
+		if r.ok() && r.target.Unit != "" && r.target.Config == "" {
 			owners[r.target.Unit] = append(owners[r.target.Unit], r)
 		}
 	}
 	for _, r := range readings {
 		for _, other := range owners[r.target.Unit] {
-			if other != r {
+			if other != r && r.target.Config == "" {
 				r.clashes(other)
 				break
 			}

@@ -190,7 +190,7 @@ func TestEveryFieldHasAKey(t *testing.T) {
 		for _, k := range Keys() {
 			value := k.Example
 			switch {
-			case k.Section != s, k.Name == "Root", k.Name == "LoginFile", k.Name == "Manifest", // in the place of keys, of a token, of patterns
+			case k.Section != s, k.Name == "Root", k.Name == "LoginFile", k.Name == "Manifest", k.Name == "Config", // in the place of keys, of a token, of patterns, of a program
 				slices.Contains(kindKeys(), k.Name):
 				continue
 			case k.Name == "TokenFile":
@@ -244,7 +244,7 @@ func TestEveryFieldHasAKey(t *testing.T) {
 			return
 		}
 		switch name {
-		case "Target.Source.Root", "Target.Source.LoginFile", "Target.Source.NoManifest": // see above
+		case "Target.Config", "Target.Source.Root", "Target.Source.LoginFile", "Target.Source.NoManifest": // see above
 		case "Target.Source.StateDir", "Target.Source.Command", "Target.Source.Bases": // the daemon knows where, how, and from what
 		default:
 			if v.IsZero() {

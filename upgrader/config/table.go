@@ -42,17 +42,18 @@ func Keys() []Key {
 		{
 			Section: "Upgrade", Name: "Unit", Value: "UNIT", Required: true, Example: "app.service",
 			Help: "The service that runs the releases: a full unit name, which may be an instance, never a template. " +
-				"No two targets may name the same unit. `upgraderd.service` is for a target of the name `upgraderd` only, see " +
+				"No two targets may name the same unit, unless they have `Config=`. `upgraderd.service` is for a target of the name `upgraderd` only, see " +
 				"[own-upgrade.md](own-upgrade.md).",
 			set: text(func(t *target) *string { return &t.Unit }, unitName),
 		},
 		{
-			Section: "Upgrade", Name: "Swap", Value: "auto|handover|restart|none", Default: "auto", Example: "handover",
+			Section: "Upgrade", Name: "Swap", Value: "auto|handover|restart|reload|none", Default: "auto", Example: "handover",
 			Help: "How the unit moves to the next release. `handover` starts the new worker beside the old one, for units whose " +
 				"`ExecStart=` is `upgraderd supervise`. `restart` restarts the unit; new connections wait in the backlog of its socket " +
 				"meanwhile, and are refused where it opens its socket itself. `none` stages the release and waits for the operator; a " +
-				"restart of the unit runs what ran before until then. `auto` finds out which of the first two the unit can do.",
-			set: word(func(t *target) *upgrader.Swap { return &t.Swap }, upgrader.SwapAuto, upgrader.SwapHandover, upgrader.SwapRestart, upgrader.SwapNone),
+				"restart of the unit runs what ran before until then. `auto` finds out which of the first two the unit can do. " +
+				"With `Config=` it is `reload`, which has the unit read its configuration again, or `restart` where the unit cannot.",
+			set: word(func(t *target) *upgrader.Swap { return &t.Swap }, upgrader.SwapAuto, upgrader.SwapHandover, upgrader.SwapRestart, upgrader.SwapReload, upgrader.SwapNone),
 		},
 		{
 			Section: "Upgrade", Name: "Dependents", Value: "UNIT…", List: true, Example: "app-worker.service",
@@ -70,9 +71,16 @@ func Keys() []Key {
 			set: text(func(t *target) *string { return &t.Program }, inside),
 		},
 		{
+			Section: "Upgrade", Name: "Config", Value: "FILE", Example: "nginx.conf",
+			Help: "Says that the releases are configurations of the unit, which is reloaded instead of upgraded: the file inside a release, relative to its " +
+				"top directory, where an artifact that is a plain file is put, or what an archive must hold, which may be a directory. The unit reads " +
+				"it below `/var/lib/upgraderd/%p/current/`; see [config](config.md).",
+			set: text(func(t *target) *string { return &t.Config }, inside),
+		},
+		{
 			Section: "Upgrade", Name: "Check", Value: "COMMAND", Example: "bin/app --self-test",
 			Help: "A command that must exit with status 0 before a staged release is swapped in. It runs in a sandbox, in the release's top " +
-				"directory, with none of the service's rights. A name with no leading `/` is a file of the release. Words are split " +
+				"directory, with none of the service's rights. A name with no leading `/` is a file of the release, one with it a program of the host. Words are split " +
 				"and quoted as in `ExecStart=`, but there are no prefixes and no variables, and no shell takes part.",
 			set: setCheck,
 		},

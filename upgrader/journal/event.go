@@ -44,6 +44,7 @@ const (
 	HostFailed
 	HostRecovered
 	TurnAwaited
+	UnitAwaited
 	ReleaseBorrowed
 	ReleaseComing
 	ReleaseFetched

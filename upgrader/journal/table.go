@@ -138,6 +138,12 @@ func table() map[Event]Description {
 			"Target @UPGRADERD_TARGET@ waits for @UPGRADERD_HOLDER@",
 			"Both follow the same artifact. They are upgraded one after another, so that a bad release is seen by one of them only.",
 		},
+		UnitAwaited: {
+			"UnitAwaited", "26e4623aa9bb4baa8f00e2ee27de032d", slog.LevelInfo,
+			"{to} waits for its turn: target {holder} moves {unit}",
+			"Target @UPGRADERD_TARGET@ waits for @UPGRADERD_HOLDER@",
+			"Both are about the same unit. One moves it at a time, until its verdict, so that nobody is blamed for what another brought.",
+		},
 		ReleaseBorrowed: {
 			"ReleaseBorrowed", "509bab52f1e1441c17520232868e6d10", slog.LevelInfo,
 			"took {to} over from target {holder} in {took}",

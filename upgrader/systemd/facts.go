@@ -76,6 +76,8 @@ type Facts struct {
 	// NeverActive tells that the last run was over before systemd took the unit for
 	// active, so that nobody can say whether it ended or was stopped.
 	NeverActive bool
+	// CanReload tells that a reload means something to the unit.
+	CanReload bool
 	// ExecStart and ExecReload are the argument vectors, specifiers and
 	// variables as systemd resolved them.
 	ExecStart, ExecReload [][]string
@@ -146,6 +148,7 @@ func parseFacts(unit, service map[string]dbus.Variant) Facts {
 		ExecMainStatus:   value[int32](service, "ExecMainStatus"),
 		ExecStart:        commands(service["ExecStart"]),
 		ExecReload:       commands(service["ExecReload"]),
+		CanReload:        value[bool](unit, "CanReload"),
 		TimeoutStart:     span(value[uint64](service, "TimeoutStartUSec")),
 		TimeoutStop:      span(value[uint64](service, "TimeoutStopUSec")),
 		Job:              jobOf(unit),

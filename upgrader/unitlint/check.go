@@ -56,6 +56,9 @@ type finding struct {
 func (v *view) check() config.Diagnostics {
 	var ds config.Diagnostics
 	for _, rule := range Rules() {
+		if rule.Of != Any && v.target.Config != "" {
+			continue // the unit's own target is held to it
+		}
 		if rule.Of == Supervised && (v.supervise == nil || !v.service.there()) {
 			continue
 		}
@@ -114,6 +117,9 @@ func (v *view) store() string { return path.Join(storeRoot, v.target.Name) }
 
 // restarts tells that a swap of the target is a restart of its unit.
 func (v *view) restarts() bool {
+	if v.target.Config != "" {
+		return false // or only where it cannot be reloaded
+	}
 	switch v.target.Swap {
 	case upgrader.SwapRestart:
 		return true

@@ -11,7 +11,7 @@ import (
 
 func onFailure(v *view) []finding {
 	u := v.service
-	if !u.there() || v.target.Swap == upgrader.SwapNone {
+	if !u.there() || v.target.Swap == upgrader.SwapNone || v.target.Config != "" { // that is for the program's target
 		return nil
 	}
 	want := upgrader.FailedUnit(v.target.Name)

@@ -66,6 +66,25 @@ func (m machine) String() string {
 	return strings.TrimPrefix(m.machine.String(), "EM_") + " " + bits + " " + order
 }
 
+// CheckConfig tells whether a tree holds a file or directory called name, which a
+// symlink may lead to inside the tree.
+func CheckConfig(tree, name string) error {
+	op := fmt.Sprintf("check configuration %q", clip(name))
+	root, err := os.OpenRoot(tree)
+	if err != nil {
+		return reason.FS(op, err)
+	}
+	defer func() { _ = root.Close() }() // nothing is written through it
+	info, err := root.Stat(name)
+	switch {
+	case err != nil:
+		return withOp(op, &Error{Code: CodeMissing, Err: fs.ErrNotExist, Hint: "set Config= to where it lies in the release, or publish it there"})
+	case !info.Mode().IsRegular() && !info.IsDir():
+		return withOp(op, refuse(CodeType, "publish a file", "it is neither a file nor a directory"))
+	}
+	return nil
+}
+
 // CheckProgram tells whether the kernel of this machine would execute the file
 // called name, without executing it: a regular file, executable, not empty,
 // and either ELF for this machine, whose loader is here, or a script

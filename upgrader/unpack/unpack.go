@@ -34,6 +34,8 @@ type Options struct {
 	// Program is where a plain executable goes, relative to the tree.
 	// Required for artifacts that are not archives.
 	Program string
+	// Config says that what goes there is a configuration, which nobody executes.
+	Config bool
 	// MaxBytes bounds the sum of all files, in bytes. Default 4 GiB.
 	MaxBytes int64
 	// MaxFiles bounds the number of files, directories and links. Default
@@ -131,7 +133,11 @@ func (u *unpacking) program(data io.Reader) error {
 	if err := newTree(u).parents(path.Dir(name)); err != nil {
 		return err
 	}
-	if err := u.write(name, 0o755, data); err != nil {
+	mode := fs.FileMode(0o755)
+	if u.opts.Config {
+		mode = 0o644
+	}
+	if err := u.write(name, mode, data); err != nil {
 		return err
 	}
 	if u.bytes == 0 {

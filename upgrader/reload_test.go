@@ -1,0 +1,188 @@
+package upgrader
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/upgraderd/upgraderd/upgrader/systemd"
+)
+
+// configured makes the releases configurations of a unit that can be reloaded.
+func (w *world) configured() {
+	w.unit.plain()
+	w.unit.facts.CanReload = true
+	w.target.Config = "app.conf"
+}
+
+func TestReload(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.configured()
+		w.running("1.0")
+		runs := w.unit.facts.InvocationID
+		w.start()
+		name := w.publish("1.1", "")
+		w.settles(name, VerdictGood)
+		if got := w.unit.serving(); got != name {
+			t.Errorf("the unit has read %q, want %q", got, name)
+		}
+		if w.unit.facts.InvocationID != runs || w.unit.count("restart") > 0 {
+			t.Error("the unit was started anew")
+		}
+		file := filepath.Join(w.unit.root, "current", "app.conf")
+		if st, err := os.Stat(file); err != nil || st.Mode().Perm()&0o133 != 0 {
+			t.Errorf("the configuration is %v, %v; nobody shall execute it", st, err)
+		}
+		w.saysOnce("moving app.service from 1.0 to 1.1 by reload")
+		w.oracle()
+	})
+}
+
+// What reads the first configuration and cannot use it read none before.
+func TestFirstReloadFails(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.configured()
+		w.unit.begin("")
+		w.unit.behave["1.0"] = neverReady
+		reads := 0
+		w.unit.hook = func(verb string) (systemd.Result, error, bool) {
+			if strings.HasPrefix(verb, "reload") {
+				reads++
+				if w.unit.link("current") == "" {
+					return systemd.ResultDone, nil, true
+				}
+			}
+			return "", nil, false
+		}
+		w.start()
+		w.publish("1.0", "")
+		w.eventually("rolled back", func(st TargetStatus) bool {
+			return st.State == Idle && st.Last != nil && st.Last.Verdict == VerdictRolledBack && st.Current == "" && len(st.KnownBad) == 1
+		})
+		if reads != 2 {
+			t.Errorf("the unit was reloaded %d times, want to read what it had before", reads)
+		}
+		w.saysOnce("1.0 turned bad after 0s: the reload ended as")
+	})
+}
+
+// A unit that cannot go back by a reload either is started anew.
+func TestReloadBackFails(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.configured()
+		old := w.running("1.0")
+		w.unit.hook = func(verb string) (systemd.Result, error, bool) {
+			return systemd.ResultFailed, nil, strings.HasPrefix(verb, "reload")
+		}
+		w.start()
+		w.publish("1.1", "")
+		w.settles(old, VerdictRolledBack)
+		if w.unit.count("restart") != 1 || w.unit.serving() != old {
+			t.Errorf("restarted %d times, and it has read %q", w.unit.count("restart"), w.unit.serving())
+		}
+		w.oracle()
+	})
+}
+
+func TestNoReload(t *testing.T) {
+	for name, c := range map[string]struct {
+		swap Swap
+		ends func(st TargetStatus, name string) bool
+		says string
+	}{
+		"auto":   {SwapAuto, func(st TargetStatus, name string) bool { return st.Current == name && st.State == Idle }, "is swapped by restart: the unit has no ExecReload="},
+		"reload": {SwapReload, func(st TargetStatus, name string) bool { return st.Staged == name && st.Trouble != "" }, "[UNIT_NO_RELOAD] app.service cannot be reloaded"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(t *testing.T, w *world) {
+				w.configured()
+				w.target.Swap = c.swap
+				w.running("1.0")
+				w.unit.facts.CanReload = false
+				w.start()
+				next := w.publish("1.1", "")
+				w.eventually(c.says, func(st TargetStatus) bool { return c.ends(st, next) })
+				w.saysOnce(c.says)
+			})
+		})
+	}
+}
+
+// An archive that does not hold the configuration is refused before it is read.
+func TestConfigMissing(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.configured()
+		old := w.running("1.0")
+		w.target.Source.Patterns = append(w.target.Source.Patterns, "app_@v.tar")
+		var archive bytes.Buffer
+		tw := tar.NewWriter(&archive)
+		must(t, tw.WriteHeader(&tar.Header{Name: "another.conf", Mode: 0o644}))
+		must(t, tw.Close())
+		must(t, os.WriteFile(filepath.Join(w.dir, "app_1.1.tar"), archive.Bytes(), 0o644))
+		w.manifest()
+		w.start()
+		w.eventually("refused", func(st TargetStatus) bool { return st.Last != nil && st.Last.Verdict == VerdictRefused })
+		w.saysOnce("[ARTIFACT_MISSING]")
+		if st := w.status(); st.Current != old {
+			t.Errorf("current is %s", st.Current)
+		}
+	})
+}
+
+// The program of a unit and its configuration are two targets, of which one moves
+// it at a time, until the verdict.
+func TestProgramAndConfig(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		program := w.running("1.0")
+		settings := *w.target
+		settings.Name, settings.Source.Target, settings.Config = "settings", "settings", "app.conf"
+		settings.Source.Path = filepath.Join(w.dir, "settings")
+		must(t, os.Mkdir(settings.Source.Path, 0o755))
+		w.unit.set(func() { w.unit.facts.CanReload = true })
+		d, err := New(Options{StateDir: w.state, Targets: []*Target{w.target, &settings}, Systemd: w.unit, Log: w.log})
+		must(t, err)
+		d.newest = w.source
+		w.daemon = d
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- d.Run(ctx) }()
+		defer func() {
+			cancel()
+			<-ended
+		}()
+		synctest.Wait()
+
+		w.publish("1.1", "")
+		must(t, os.WriteFile(filepath.Join(settings.Source.Path, "app_7.sh"), []byte("a setting"), 0o644))
+		both := func() (p, c TargetStatus) {
+			all := ReadStatus(w.state, []*Target{w.target, &settings})
+			return all[0], all[1]
+		}
+		for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+			p, c := both()
+			if p.State == Confirming && c.State == Confirming {
+				t.Fatal("both are on trial at once")
+			}
+			if good(p) && good(c) && p.Current != program {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("got %+v and %+v, want both to be good", p, c)
+			}
+		}
+		w.saysOnce("waits for its turn: target")
+		if err := d.Reload(t.Context(), []*Target{w.target, {Name: "other", Unit: w.target.Unit}}); err == nil {
+			t.Error("two programs of one unit were taken")
+		}
+	})
+}
+
+func good(st TargetStatus) bool {
+	return st.State == Idle && st.Last != nil && st.Last.Verdict == VerdictGood
+}
