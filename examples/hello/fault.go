@@ -106,7 +106,7 @@ func scribble() {
 	release := filepath.Dir(filepath.Dir(self))
 	store := filepath.Dir(filepath.Dir(release))
 	for _, name := range []string{
-		self, filepath.Join(release, "new"), filepath.Join(store, "order.json"), filepath.Join(store, "record.json"),
+		self, filepath.Join(release, "new"), filepath.Join(store, "order.json"), filepath.Join(store, "wishes.json"), filepath.Join(store, "record.json"),
 		filepath.Join(store, "releases", "new"), "/etc/upgraderd/hello.upgrade", "/usr/bin/upgraderd", "/etc/new",
 	} {
 		if err := os.WriteFile(name, []byte("scribbled"), 0o755); err == nil {

@@ -20,6 +20,7 @@
 //	  lock                            0600  flock(2); the PID in it is for people
 //	  .incoming-0123456789ab/         0700  an artifact being fetched, and tree/ being unpacked
 //	  order.json                      0644  what the operator wants, until there is an answer
+//	  wishes.json                     0644  what the operator forbids, until it is taken back
 //	  progress.json                   0644  how far a transfer is, while there is one
 //	  .import-<order>/                0700  the files of such an order, until then
 //	  .reserve-0 … 3, .reserve-link   0644  room for the record and a link when there is no other

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -893,6 +894,68 @@ func TestOrder(t *testing.T) {
 		}
 		if ok, err := s.Order(&got); ok || err == nil || got.ID != "2" {
 			t.Errorf("%.10q: got %+v, %v, %v", text, got, ok, err)
+		}
+	}
+}
+
+// TestWishes has root change the wishes in a store that is the daemon's.
+func TestWishes(t *testing.T) {
+	s, err := Open(filepath.Join(t.TempDir(), "app"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := names(t, s.Path())
+	got := "nothing"
+	change := func(want, next string) {
+		t.Helper()
+		err := s.ChangeWishes(func(data []byte) ([]byte, error) {
+			if string(data) != want {
+				t.Errorf("changing %q, want %q", data, want)
+			}
+			if next == "" {
+				return nil, nil
+			}
+			return []byte(next), nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ok, err := s.Wishes(&got); ok || err != nil {
+		t.Errorf("none yet: %v, %v", ok, err)
+	}
+	change("", "")
+	change("", `"a"`)
+	change(`"a"`, `"b"`)
+	if ok, err := s.Wishes(&got); !ok || err != nil || got != "b" {
+		t.Errorf("got %q, %v, %v", got, ok, err)
+	}
+	no := errors.New("no")
+	if err := s.ChangeWishes(func([]byte) ([]byte, error) { return nil, no }); !errors.Is(err, no) {
+		t.Errorf("got %v, want the error of the change", err)
+	}
+	change(`"b"`, "")
+	if after := names(t, s.Path()); !slices.Equal(after, before) {
+		t.Errorf("left %q, want %q", after, before)
+	}
+	// Two at once: neither is lost.
+	var both sync.WaitGroup
+	for range 20 {
+		both.Go(func() {
+			if err := s.ChangeWishes(func(data []byte) ([]byte, error) { return append(data, 'x'), nil }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	both.Wait()
+	change(strings.Repeat("x", 20), "")
+	got = "b"
+	for _, text := range []string{"", "{", "null ]", strings.Repeat("x", reserveSize+1)} {
+		if err := os.WriteFile(filepath.Join(s.Path(), wishesName), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if ok, err := s.Wishes(&got); ok || err == nil || got != "b" {
+			t.Errorf("%.10q: got %q, %v, %v", text, got, ok, err)
 		}
 	}
 }

@@ -72,6 +72,26 @@ func withReleases(t *testing.T, s *Store) {
 	}
 }
 
+// wish is what is done in turn, as the owner: neither is a matter of the disk.
+func wish(text string) func(*Store) error {
+	return func(s *Store) error {
+		return s.changeWishes(func([]byte) ([]byte, error) {
+			if text == "" {
+				return nil, nil
+			}
+			return []byte(`"` + text + `"`), nil
+		})
+	}
+}
+
+func withWishes(t *testing.T, s *Store) {
+	t.Helper()
+	withReleases(t, s)
+	if err := wish("hold")(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func scenarios() []*scenario {
 	one, _ := memRelease("1")
 	two, _ := memRelease("2")
@@ -108,6 +128,9 @@ func scenarios() []*scenario {
 		{"mark bad", withReleases, nothing, func(s *Store) error { return s.MarkBad(digestOf("2"), Bad{Reason: "new"}) }, false, nil},
 		{"mark bad again", withReleases, nothing, func(s *Store) error { return s.MarkBad(digestOf("3"), Bad{Reason: "new"}) }, false, nil},
 		{"forgive", withReleases, nothing, func(s *Store) error { return s.Forgive(digestOf("3")) }, true, nil},
+		{"first wishes", withReleases, nothing, wish("hold"), false, nil},
+		{"other wishes", withWishes, nothing, wish("pin"), false, nil},
+		{"no wishes any more", withWishes, nothing, wish(""), true, nil},
 		{"remove", withReleases, nothing, func(s *Store) error { return s.Remove(two) }, true, nil},
 		{"preflight", withReleases, func(t *testing.T, s *Store) {
 			if err := s.removeAll(s.path(reservePre + "1")); err != nil {
@@ -187,6 +210,11 @@ func describe(t *testing.T, s *Store, what string) string {
 		t.Errorf("%s: %v", what, err)
 	}
 	fmt.Fprintf(&b, "record=%v:%s ", ok, record.Step)
+	var wishes string
+	if _, err := s.Wishes(&wishes); err != nil {
+		t.Errorf("%s: %v", what, err)
+	}
+	fmt.Fprintf(&b, "wishes=%s ", wishes)
 	bad, err := s.KnownBad()
 	if err != nil {
 		t.Errorf("%s: %v", what, err)
