@@ -36,10 +36,13 @@ func CheckUnit(target string) string {
 // far from the service, its user and its rights.
 func (m *machine) check(ctx context.Context) (Event, error) {
 	event, err := m.inSandbox(ctx)
-	if event == CheckPassed && m.record.Order.stages() {
+	switch {
+	case event != CheckPassed:
+		return event, err
+	case m.record.Order.stages():
 		return m.leaveStaged(ctx), err
 	}
-	return event, err
+	return m.goOn(ctx)
 }
 
 func (m *machine) inSandbox(ctx context.Context) (Event, error) {

@@ -129,6 +129,32 @@ func TestClockJumps(t *testing.T) {
 			w.triedAgain()
 			about(t, "the term", time.Since(began), time.Hour)
 		},
+		"a hold": func(t *testing.T, w *world, jump func()) {
+			w.running("1.0")
+			w.target.Source.PollInterval = time.Minute
+			w.start()
+			w.hold(time.Hour)
+			began := time.Now()
+			name := w.publish("1.1", "")
+			time.Sleep(10 * time.Minute)
+			jump()
+			w.comes(name)
+			about(t, "the hold", time.Since(began), time.Hour)
+		},
+		"a hold, and the daemon is restarted": func(t *testing.T, w *world, jump func()) {
+			w.running("1.0")
+			w.target.Source.PollInterval = time.Minute
+			w.start()
+			w.hold(time.Hour)
+			began := time.Now()
+			name := w.publish("1.1", "")
+			time.Sleep(30 * time.Minute)
+			w.kill()
+			jump()
+			w.start()
+			w.comes(name)
+			about(t, "the hold", time.Since(began), time.Hour)
+		},
 		"the guard's patience": func(t *testing.T, w *world, jump func()) {
 			old, _ := w.orphaned()
 			done := make(chan error)

@@ -19,6 +19,7 @@ type disk interface {
 	LoadHistory(any) (bool, error)
 	Order(any) (bool, error)
 	ClearOrder(over func(data []byte) bool) error
+	ChangeWishes(change func(data []byte) ([]byte, error)) error
 	Spool(order string) (dir string, err error)
 	CleanSpools(keep func(id string) bool) error
 	SaveProgress(any) error
@@ -43,6 +44,7 @@ type links interface {
 	Link(store.LinkName) (store.Release, bool, error)
 	KnownBad() ([]store.Digest, error)
 	Bad(store.Digest) (store.Bad, bool, error)
+	Wishes(any) (bool, error)
 }
 
 var _ disk = (*store.Store)(nil)

@@ -39,6 +39,7 @@
 //	              StageFailed          ─▶ idle
 //	checking      CheckPassed          ─▶ swapping
 //	              UpgradeAwaited       ─▶ idle
+//	              UpgradeForbidden     ─▶ idle
 //	              ReleaseRefused       ─▶ idle
 //	              CheckNotRun          ─▶ idle
 //	swapping      ReleaseServed        ─▶ confirming

@@ -112,6 +112,10 @@ func (d faultyDisk) ClearOrder(over func([]byte) bool) error {
 	return d.call("clear order", func() error { return d.disk.ClearOrder(over) })
 }
 
+func (d faultyDisk) ChangeWishes(change func([]byte) ([]byte, error)) error {
+	return d.call("change wishes", func() error { return d.disk.ChangeWishes(change) })
+}
+
 func (d faultyDisk) Preflight(bytes int64) error {
 	return d.call("preflight", func() error { return d.disk.Preflight(bytes) })
 }
@@ -250,6 +254,15 @@ func scenarios() []scenario {
 		w.edit(func(t *Target) { t.Source.Keys = []string{key} })
 		return name
 	}
+	held := func(w *world) string {
+		w.hold(30 * time.Second)
+		return w.publish("1.1", "")
+	}
+	pinned := func(w *world) string {
+		name := w.publish("0.9", "")
+		w.pin("0.*")
+		return name
+	}
 	waits := func(w *world) {
 		w.unit.waits()
 		go w.unit.startWhen("current")
@@ -264,6 +277,8 @@ func scenarios() []scenario {
 		{name: "handover", end: isGood},
 		{name: "handover, old releases go", brief: true, set: few, end: pruned},
 		{name: "handover, with another key", brief: true, set: signed, publish: newKey, end: isGood},
+		{name: "handover, held before", brief: true, publish: held, end: isGood},
+		{name: "handover, back by a pin", brief: true, publish: pinned, end: isGood},
 		{name: "handover refused", set: refuses, end: isBad},
 		{name: "handover, crash in the window", during: crashing, end: isBad},
 		{name: "restart", set: plain, end: isGood},

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/store/reason"
 )
@@ -132,8 +133,11 @@ func (m *machine) concludeAttempt(v Verdict, reason string) {
 		a.Swap = "" // the unit did not run
 	}
 	a.Reason = strings.ToValidUTF8(reason[:min(len(reason), reasonMax)], "")
-	if r.Order != nil {
+	switch {
+	case r.Order != nil:
 		a.Asked = r.Order.String()
+	case r.Pin != "" && fetcher.Version(a.To).Compare(fetcher.Version(a.From)) < 0:
+		a.Asked = "pin to " + r.Pin
 	}
 }
 

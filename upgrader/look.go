@@ -44,6 +44,11 @@ func (m *machine) look(ctx context.Context) (Event, error) {
 	if err != nil {
 		return LookFailed, err
 	}
+	if err := m.heed(ctx); err != nil { // nobody knows what is forbidden
+		m.trouble(ctx, journal.StepFailed, err)
+		m.retryAfter(m.pause.next(0))
+		return LookFailed, err
+	}
 	switch event, err := m.obey(ctx, current, has); {
 	case err != nil:
 		m.trouble(ctx, journal.StepFailed, err)
@@ -105,8 +110,12 @@ func (m *machine) consult(ctx context.Context, current store.Release, has bool) 
 		m.retryAfter(m.pause.next(0))
 		return LookFailed, err
 	}
-	if m.wanted.stages() {
+	if m.wanted.stages() || m.wanted.insists() {
 		ok = m.settleOrder(ctx, *m.wanted, c, ok, current, has)
+	}
+	if why := m.heldBack(nil); ok && m.ordered == nil && why != "" {
+		m.forbid(ctx, c.Version, why)
+		return NothingNew, nil
 	}
 	if !ok {
 		if m.state == Idle && m.record.Trouble != "" { // what failed on its way is not on offer any more
@@ -152,6 +161,10 @@ func (m *machine) await(ctx context.Context) error {
 		waiting, cancel = context.WithDeadline(waiting, m.retryAt)
 		defer cancel()
 		m.retryAt = time.Time{}
+	}
+	if left, ok := m.holdLeft(); ok {
+		waiting, cancel = context.WithTimeout(waiting, left)
+		defer cancel()
 	}
 	watched := make(chan struct{})
 	go func() {
@@ -210,7 +223,7 @@ func (m *machine) choose(ctx context.Context, l fetcher.Listing, current store.R
 			m.ordered = o
 			return c, why == "" && err == nil, err
 		}
-		if o.Verb == OrderUpgrade {
+		if o.Verb == OrderUpgrade && !o.DespiteHold {
 			m.answer(*o, "", "") // it was to look, and this is the look
 		} else {
 			m.ordered = o
@@ -222,6 +235,7 @@ func (m *machine) choose(ctx context.Context, l fetcher.Listing, current store.R
 		}
 		all = []fetcher.Candidate{l.Current}
 	}
+	all = m.inQuestion(ctx, all)
 	floor, bounded := m.floor(current, has)
 	for i, c := range all {
 		digest := store.Digest(c.Digest)
@@ -240,7 +254,7 @@ func (m *machine) choose(ctx context.Context, l fetcher.Listing, current store.R
 				return fetcher.Candidate{}, false, nil
 			}
 		}
-		if past := fetcher.Version(m.record.Past); past != "" && (c.Version.Compare(past) == 0 || c.Version.Compare(past) < 0 && !l.Commanded) {
+		if past := m.past(); past != "" && (c.Version.Compare(past) == 0 || c.Version.Compare(past) < 0 && !l.Commanded) {
 			m.once(ctx, "passed "+c.String(), journal.ReleasePassed, slog.String("to", string(c.Version)))
 			return fetcher.Candidate{}, false, nil
 		}
@@ -256,9 +270,28 @@ func (m *machine) choose(ctx context.Context, l fetcher.Listing, current store.R
 				slog.String("to", string(c.Version)), slog.String("digest", digest.String()), slog.String("reason", bad.Reason))
 			continue
 		}
+		if why := m.ruledOut(c.Version); why != "" {
+			m.forbid(ctx, c.Version, why)
+			continue
+		}
 		return c, true, nil
 	}
 	return fetcher.Candidate{}, false, nil
+}
+
+// inQuestion are the candidates that the pin lets through. It tells of the newest
+// that it does not.
+func (m *machine) inQuestion(ctx context.Context, all []fetcher.Candidate) []fetcher.Candidate {
+	if len(all) > 0 && !m.wishes.Allows(all[0].Version) {
+		m.forbid(ctx, all[0].Version, m.ruledOut(all[0].Version))
+	}
+	var some []fetcher.Candidate
+	for _, c := range all {
+		if m.wishes.Allows(c.Version) {
+			some = append(some, c)
+		}
+	}
+	return some
 }
 
 // knownBad looks a candidate up, by version where the source does not tell
@@ -377,7 +410,7 @@ func (m *machine) hold(ctx context.Context) (Event, error) {
 			m.trouble(ctx, journal.StepFailed, err)
 		}
 		return OperatorActed, nil
-	case m.target.Swap != SwapNone:
+	case m.mayGoOn(ctx):
 		return SwapAllowed, nil
 	}
 	// The operator's link does not wake us; a glance now and then does.
@@ -385,12 +418,22 @@ func (m *machine) hold(ctx context.Context) (Event, error) {
 	if err := m.await(ctx); err != nil {
 		return NothingNew, err
 	}
-	if m.target.Swap != SwapNone {
+	if m.mayGoOn(ctx) {
 		return SwapAllowed, nil
 	}
 	switch o, ok, err := m.toSwap(ctx); {
 	case err != nil:
 		m.trouble(ctx, journal.StepFailed, err)
+	case ok && m.target.Swap != SwapNone && o.Verb == OrderUpgrade:
+		if why := m.forbidden(&o, versionOf(staged)); why != "" {
+			m.refuseOrder(ctx, o, "%s", why)
+			break
+		}
+		if o.Version == "" || o.Version == staged.Version {
+			m.record.Order = &o
+			return SwapAllowed, nil
+		}
+		m.wanted = &o
 	case ok:
 		m.refuseOrder(ctx, o, "Swap=none leaves the unit to the operator; point current at the release and restart %s", m.target.Unit)
 	}

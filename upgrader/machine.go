@@ -13,6 +13,7 @@ import (
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
+	"github.com/upgraderd/upgraderd/upgrader/wish"
 )
 
 // State is what a target's machine is busy with. It stands in record.json
@@ -54,6 +55,7 @@ const (
 	ReleaseRefused      Event = "ReleaseRefused"
 	CheckPassed         Event = "CheckPassed"
 	UpgradeAwaited      Event = "UpgradeAwaited"
+	UpgradeForbidden    Event = "UpgradeForbidden"
 	CheckNotRun         Event = "CheckNotRun"
 	ReleaseServed       Event = "ReleaseServed"
 	ReleaseInstalled    Event = "ReleaseInstalled"
@@ -104,6 +106,7 @@ func transitions() []transition {
 
 		{Checking, CheckPassed, Swapping},
 		{Checking, UpgradeAwaited, Idle},
+		{Checking, UpgradeForbidden, Idle},
 		{Checking, ReleaseRefused, Idle},
 		{Checking, CheckNotRun, Idle},
 
@@ -227,6 +230,8 @@ type machine struct {
 	found    string          // candidate announced last, so that a retry is not news
 	said     map[string]bool // what was said once, see once
 	terms    map[store.Digest]term
+	wishes   wish.Wishes // as they were read last, those that are in force
+	held     term        // of the hold
 
 	candidate fetcher.Candidate // from Idle to Fetching
 	wanted    *Order            // an upgrade that the operator ordered, for choose
@@ -258,6 +263,7 @@ func (m *machine) run(ctx context.Context) error {
 	defer m.endTurn()
 	defer m.leaveUnit()
 	defer m.freeSlot()
+	defer m.endHold()
 	for {
 		event, err := all[m.state](m, ctx)
 		if ctx.Err() != nil {

@@ -43,6 +43,8 @@ type Order struct {
 	// AllowDowngrade lets an upgrade lead below what was accepted before, and
 	// lowers the floor to where it led.
 	AllowDowngrade bool `json:"allow_downgrade,omitempty"`
+	// DespiteHold lets an upgrade begin although upgrades are held.
+	DespiteHold bool `json:"despite_hold,omitempty"`
 	// Past is the newest version that the order passed over: what was left, or
 	// what the source offered beside.
 	Past string    `json:"past,omitempty"`
@@ -51,6 +53,10 @@ type Order struct {
 
 // String is the order in words, as the journal has it.
 func (o Order) String() string {
+	if o.DespiteHold {
+		o.DespiteHold = false
+		return o.String() + ", despite the hold"
+	}
 	switch {
 	case o.Verb == OrderImport:
 		return "import " + o.File
@@ -81,6 +87,10 @@ type Answer struct {
 func (o *Order) stages() bool {
 	return o != nil && (o.Verb == OrderFetch || o.Verb == OrderImport)
 }
+
+// insists tells an order to upgrade to the newest that is not only to look: it has
+// to be known which release the order is for.
+func (o *Order) insists() bool { return o != nil && o.DespiteHold && o.Version == "" }
 
 // check refuses what is no order.
 func (o Order) check() error {
@@ -221,6 +231,8 @@ func (m *machine) obey(ctx context.Context, current store.Release, has bool) (Ev
 		return "", err
 	}
 	switch {
+	case m.heldBack(&o) != "":
+		m.refuseOrder(ctx, o, "%s", m.heldBack(&o))
 	case o.Verb == OrderUpgrade:
 		if to, ok := m.fetched(); ok && (o.Version == "" || o.Version == to.Version) {
 			return m.apply(ctx, o, current, has, to)
@@ -229,6 +241,8 @@ func (m *machine) obey(ctx context.Context, current store.Release, has bool) (Ev
 		m.pause.reset()
 	case !has:
 		m.refuseOrder(ctx, o, "no release is installed")
+	case o.Version != "" && m.skips(o.Version) != "":
+		m.refuseOrder(ctx, o, "%s", m.skips(o.Version))
 	default:
 		to, ok, err := m.earlier(o, current)
 		if err != nil {
@@ -260,7 +274,7 @@ func (m *machine) toSwap(ctx context.Context) (Order, bool, error) {
 // named; or the one before this; or the newest that is older.
 func (m *machine) earlier(o Order, current store.Release) (store.Release, bool, error) {
 	if o.Version == "" {
-		if r, ok, err := m.store.Link(store.Previous); err != nil || ok && r != current {
+		if r, ok, err := m.store.Link(store.Previous); err != nil || ok && r != current && m.skips(r.Version) == "" {
 			return r, ok, err
 		}
 	}
@@ -272,7 +286,7 @@ func (m *machine) earlier(o Order, current store.Release) (store.Release, bool, 
 		return cmp.Or(versionOf(b).Compare(versionOf(a)), cmp.Compare(a.Name, b.Name))
 	})
 	for _, r := range all {
-		if r == current || o.Version != "" && r.Version != o.Version ||
+		if r == current || o.Version != "" && r.Version != o.Version || m.skips(r.Version) != "" ||
 			o.Version == "" && versionOf(r).Compare(versionOf(current)) >= 0 {
 			continue
 		}
@@ -316,7 +330,9 @@ func (m *machine) pick(ctx context.Context, o *Order, all []fetcher.Candidate, c
 		return none, fmt.Sprintf("the source does not offer %s; to go back to one that is on disk: upgraderd rollback %s VERSION", o.Version, m.target.Name), nil
 	}
 	c := all[i]
-	o.Past = string(all[0].Version)
+	if some := slices.DeleteFunc(slices.Clone(all), func(c fetcher.Candidate) bool { return !m.wishes.Allows(c.Version) }); len(some) > 0 {
+		o.Past = string(some[0].Version) // what the pin rules out is not passed over
+	}
 	why, err := m.unfit(ctx, o, c, current, has)
 	return c, why, err
 }
@@ -328,6 +344,9 @@ func (m *machine) unfit(ctx context.Context, o *Order, c fetcher.Candidate, curr
 	}
 	if min := m.target.MinVersion; min != "" && c.Version.Compare(min) < 0 {
 		return fmt.Sprintf("it is older than MinVersion=%s", min), nil
+	}
+	if why := m.ruledOut(c.Version); why != "" {
+		return why, nil
 	}
 	if f, ok := m.floor(current, has); ok && c.Version.Compare(versionOf(f)) < 0 && !o.AllowDowngrade {
 		if o.stages() {

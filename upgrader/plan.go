@@ -45,6 +45,8 @@ type Plan struct {
 	// UnderWay is the version that is on its way now, "" if none. It comes to its
 	// verdict first.
 	UnderWay string `json:"under_way,omitempty"`
+	// InTheWay is what the operator forbids: To is not taken before that is over.
+	InTheWay []string `json:"in_the_way,omitempty"`
 	// Remarks are what stands in the way of what the source offers.
 	Remarks []string `json:"remarks,omitempty"`
 	// Before is the last attempt that moved the unit, nil if none is remembered.
@@ -91,6 +93,9 @@ func Foresee(ctx context.Context, o Options, t *Target) (Plan, error) {
 		return Plan{}, err
 	}
 	from.Seen, from.Bases = m.record.Seen, m.store.Find
+	if m.wishes, err = m.record.wishes(s); err != nil {
+		return Plan{}, err
+	}
 	f, err := fetcher.New(from, nil)
 	if err != nil {
 		return Plan{}, err
@@ -130,6 +135,9 @@ func (m *machine) foresee(ctx context.Context, f *fetcher.Fetcher, p *Plan) erro
 		return err
 	}
 	p.To, p.File = string(c.Version), c.Name
+	if why := m.heldBack(nil); why != "" {
+		p.InTheWay = append(p.InTheWay, why)
+	}
 	if c.HasDigest() {
 		p.Digest = store.Digest(c.Digest).String()
 		if to, err := store.NewRelease(p.To, c.Digest); err == nil && m.onDisk(to, c.Digest) {
@@ -176,10 +184,11 @@ func (p *Plan) before(stateDir string) {
 // untouched is a disk on which nothing changes.
 type untouched struct{ disk }
 
-func (untouched) SetLink(store.LinkName, store.Release) error { return nil }
-func (untouched) ClearLink(store.LinkName) error              { return nil }
-func (untouched) SaveRecord(any) error                        { return nil }
-func (untouched) SaveHistory(any) error                       { return nil }
-func (untouched) ClearOrder(func([]byte) bool) error          { return nil }
-func (untouched) MarkBad(store.Digest, store.Bad) error       { return nil }
-func (untouched) Forgive(store.Digest) error                  { return nil }
+func (untouched) SetLink(store.LinkName, store.Release) error     { return nil }
+func (untouched) ClearLink(store.LinkName) error                  { return nil }
+func (untouched) SaveRecord(any) error                            { return nil }
+func (untouched) SaveHistory(any) error                           { return nil }
+func (untouched) ClearOrder(func([]byte) bool) error              { return nil }
+func (untouched) ChangeWishes(func([]byte) ([]byte, error)) error { return nil }
+func (untouched) MarkBad(store.Digest, store.Bad) error           { return nil }
+func (untouched) Forgive(store.Digest) error                      { return nil }

@@ -47,6 +47,10 @@ type record struct {
 	// last order.
 	Order  *Order `json:"order,omitempty"`
 	Answer Answer `json:"answer,omitzero"`
+	// Pin is the one that To was chosen under, if there was one; Hold is how far the
+	// time of the hold is.
+	Pin  string   `json:"pin,omitempty"`
+	Hold *heldFor `json:"hold,omitempty"`
 	// Seen is the newest list of the source that was believed.
 	Seen fetcher.Seen `json:"seen,omitzero"`
 	// Floor is the newest release that was ever accepted.
@@ -126,7 +130,10 @@ func (m *machine) begin(from store.Release, hasFrom bool, to store.Release, dige
 		r.From = from.Name
 	}
 	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Failures, r.Down, r.Reason, r.Unproven = "", "", "", 0, "", false, "", false
-	r.Order, r.Dependents = nil, nil
+	r.Order, r.Dependents, r.Pin = nil, nil, ""
+	if p := m.wishes.Pin; p != nil && p.Matches(versionOf(to)) {
+		r.Pin = p.Version
+	}
 	m.beginAttempt()
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/upgrader/progress"
 	"github.com/upgraderd/upgraderd/upgrader/store"
+	"github.com/upgraderd/upgraderd/upgrader/wish"
 )
 
 // TargetStatus is what there is to know about a target, whether the daemon
@@ -47,6 +48,10 @@ type TargetStatus struct {
 	// Checked is when the source answered last; only the daemon knows it.
 	Checked  time.Time  `json:"checked,omitzero"`
 	KnownBad []KnownBad `json:"known_bad,omitempty"`
+	// Hold, Pin and Skips are what the operator forbids.
+	Hold  *Hold       `json:"hold,omitempty"`
+	Pin   *wish.Pin   `json:"pin,omitempty"`
+	Skips []wish.Skip `json:"skips,omitempty"`
 	// Unsigned is a source that nobody signs for (Verify=no).
 	Unsigned bool `json:"unsigned,omitempty"`
 }
@@ -57,6 +62,13 @@ type KnownBad struct {
 	Version string    `json:"version,omitempty"`
 	Reason  string    `json:"reason"`
 	When    time.Time `json:"when"`
+}
+
+// Hold is a hold, and for how many seconds it lasts still: zero, if until it is taken
+// back.
+type Hold struct {
+	wish.Hold
+	LeftSec int64 `json:"left_sec,omitempty"`
 }
 
 // ReadStatus reads the status of targets from disk. It needs no daemon, takes
@@ -132,6 +144,17 @@ func describe(s links, t *Target, r record) TargetStatus {
 		}
 		st.KnownBad = append(st.KnownBad, KnownBad{Digest: hex.EncodeToString(d[:]), Version: bad.Version, Reason: bad.Reason, When: bad.When})
 	}
+	w, err := r.wishes(s)
+	if err != nil {
+		errs = append(errs, err)
+	}
+	st.Pin, st.Skips = w.Pin, w.Skips
+	if h := w.Hold; h != nil {
+		st.Hold = &Hold{*h, h.ForSec}
+		if c := r.Hold; c != nil && c.ID == h.ID {
+			st.Hold.LeftSec = max(h.ForSec-c.Sec, 0)
+		}
+	}
 	slices.SortFunc(st.KnownBad, func(a, b KnownBad) int { return a.When.Compare(b.When) })
 	if err := errors.Join(errs...); err != nil && st.Trouble == "" {
 		st.Trouble = err.Error()
@@ -196,6 +219,8 @@ func brief(st TargetStatus) string {
 		return "in trouble"
 	case st.State == Recovering:
 		return "starting"
+	case st.Hold != nil:
+		return "held"
 	case st.Fetched != "":
 		return "waiting for the operator with " + version(st.Fetched)
 	case st.Current == "":

@@ -38,6 +38,9 @@ const (
 	OperatorOrdered
 	OrderRefused
 	ReleasePassed
+	OperatorWished
+	WishEnded
+	ReleaseForbidden
 	UpgradeAwaited
 	SourceFailed
 	SourceRecovered

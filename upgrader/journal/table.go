@@ -102,6 +102,24 @@ func table() map[Event]Description {
 			"Release @UPGRADERD_TO@ of @UPGRADERD_TARGET@ was passed over by the operator",
 			"An order chose another release while this one was there. What is newer than both comes by itself again.\nTo have this one after all: upgraderd upgrade @UPGRADERD_TARGET@ @UPGRADERD_TO@",
 		},
+		OperatorWished: {
+			"OperatorWished", "8e314245c32149e780b85471b6088026", LevelNotice,
+			"the operator wishes: {wish}",
+			"The operator forbade something of @UPGRADERD_TARGET@",
+			"It is: @UPGRADERD_WISH@\nA hold lets no upgrade begin, a pin no other version, a skip not that one. What is on trial comes to its verdict all the same. See: upgraderd status @UPGRADERD_TARGET@",
+		},
+		WishEnded: {
+			"WishEnded", "dbf2a104da11409a9f6bb2a70177c48a", LevelNotice,
+			"not wished any more, {reason}: {wish}",
+			"Something is not forbidden of @UPGRADERD_TARGET@ any more",
+			"It was: @UPGRADERD_WISH@\nWhy it ended: @UPGRADERD_REASON@",
+		},
+		ReleaseForbidden: {
+			"ReleaseForbidden", "637ab2428a6e42b8a5cedffcf914e1dd", LevelNotice,
+			"{to} is not taken: {reason}",
+			"Release @UPGRADERD_TO@ of @UPGRADERD_TARGET@ is not taken, as the operator wishes",
+			"@UPGRADERD_REASON@",
+		},
 		UpgradeAwaited: {
 			"UpgradeAwaited", "6faad2c3799a3086fd879a490f749f38", LevelNotice,
 			"{to} is staged and waits for an upgrade to be ordered",

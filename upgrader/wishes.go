@@ -1,0 +1,268 @@
+package upgrader
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+	"github.com/upgraderd/upgraderd/upgrader/wish"
+)
+
+// The wishes of an operator are read at each look, and once more before a swap
+// begins. What they forbid:
+//
+//   - A hold: that an upgrade begins. Nothing is taken by itself, what is on its way
+//     stops before its swap and stays staged, and an order to upgrade is refused unless
+//     it says that the hold is known. What is on trial comes to its verdict, an order may
+//     fetch or import, which moves nothing, and an order may roll back.
+//   - A pin: versions that it does not match. A floor, or what was passed over, counts
+//     only as far as the pin lets it come into question: who pins 1.4 where 2.0 runs
+//     means to go back.
+//   - A skip: one version, also by order.
+
+// heldFor is how far the time of a hold is.
+type heldFor struct {
+	ID   string `json:"id"`
+	Sec  int64  `json:"sec,omitempty"`
+	Over bool   `json:"over,omitempty"`
+}
+
+// ChangeWishes has change change what an operator forbids of a target. It counts when
+// this returns; a daemon that is reloaded tells so, and acts on what is not forbidden
+// any more.
+func ChangeWishes(stateDir, target string, change func(*wish.Wishes) error) error {
+	s, err := viewForOrder(stateDir, target)
+	if err != nil {
+		return err
+	}
+	return wish.Change(s, change)
+}
+
+// Wished reads what an operator forbids of a target. A hold that is over is none.
+func Wished(stateDir, target string) (wish.Wishes, error) {
+	s, err := store.View(filepath.Join(stateDir, target))
+	if err != nil {
+		return wish.Wishes{}, err
+	}
+	var r record
+	if _, err := s.LoadRecord(&r); err != nil {
+		return wish.Wishes{}, err
+	}
+	return r.wishes(s)
+}
+
+// wishes are those in force.
+func (r *record) wishes(s links) (wish.Wishes, error) {
+	w, err := wish.Read(s)
+	if c := r.Hold; w.Hold != nil && c != nil && c.ID == w.Hold.ID && c.Over {
+		w.Hold = nil
+	}
+	return w, err
+}
+
+// heed reads the wishes, tells what is new of them, and ends a hold whose time is
+// over.
+func (m *machine) heed(ctx context.Context) error {
+	w, err := wish.Read(m.store)
+	if err != nil {
+		return err
+	}
+	before := m.wishes
+	if h := w.Hold; h == nil {
+		m.record.Hold = nil
+	} else if m.count(*h); m.record.Hold.Over {
+		w.Hold = nil
+		if before.Hold != nil && before.Hold.ID == h.ID {
+			m.emit(ctx, journal.WishEnded, slog.String("wish", h.String()), slog.String("reason", "its time is over"))
+			before.Hold = nil
+		}
+		m.clearHold(ctx, h.ID)
+	}
+	m.wishes = w
+	m.tellWishes(ctx, before, w)
+	return nil
+}
+
+// count brings the time of a hold up to now. It counts by itself, as that of what is
+// known bad: the clock of when it began and the clock of now may both be wrong. It is
+// noted now and then, and when the daemon ends.
+func (m *machine) count(h wish.Hold) {
+	c := m.record.Hold
+	if c == nil || c.ID != h.ID {
+		c = &heldFor{ID: h.ID}
+		m.record.Hold, m.held = c, term{}
+	}
+	if m.held.since.IsZero() {
+		m.held = term{time.Now(), time.Duration(c.Sec) * time.Second}
+	}
+	if c.Over || h.For() == 0 {
+		return
+	}
+	held := m.held.noted + time.Since(m.held.since)
+	c.Over = held >= h.For()
+	if held-m.held.noted >= min(h.For()/16, noteMax) {
+		m.noteHold()
+	}
+}
+
+// noteHold has the next record say how far the hold is.
+func (m *machine) noteHold() {
+	if m.record.Hold == nil || m.held.since.IsZero() {
+		return
+	}
+	held := m.held.noted + time.Since(m.held.since)
+	whole := held.Truncate(time.Second)
+	m.record.Hold.Sec = int64(whole / time.Second)
+	m.held = term{time.Now().Add(whole - held), whole}
+}
+
+// endHold notes how far the hold is, for the next process. What was not noted makes
+// the hold longer, never shorter.
+func (m *machine) endHold() {
+	if m.wishes.Hold == nil || m.wishes.Hold.ForSec == 0 {
+		return
+	}
+	m.noteHold()
+	if err := m.save(); err != nil {
+		m.log.Debug("noting how far the hold is", "error", m.errText(err))
+	}
+}
+
+// holdLeft is how long the hold lasts from now on, false if until it is taken back.
+func (m *machine) holdLeft() (time.Duration, bool) {
+	h := m.wishes.Hold
+	if h == nil || h.ForSec == 0 || m.held.since.IsZero() {
+		return 0, false
+	}
+	return h.For() - m.held.noted - time.Since(m.held.since), true
+}
+
+// clearHold takes a hold that is over out of the file. One that cannot be taken is
+// known to be over by the record.
+func (m *machine) clearHold(ctx context.Context, id string) {
+	err := wish.Change(m.store, func(w *wish.Wishes) error {
+		if w.Hold != nil && w.Hold.ID == id {
+			w.Hold = nil
+		}
+		return nil
+	})
+	if err != nil {
+		m.log.DebugContext(ctx, "clear the hold", "error", m.errText(err))
+	}
+}
+
+// tellWishes says what changed.
+func (m *machine) tellWishes(ctx context.Context, before, now wish.Wishes) {
+	was, is := lines(before), lines(now)
+	for mark, text := range was {
+		if _, still := is[mark]; !still {
+			m.emit(ctx, journal.WishEnded, slog.String("wish", text), slog.String("reason", "the operator took it back"))
+		}
+	}
+	for mark, text := range is {
+		if _, known := was[mark]; !known {
+			m.emit(ctx, journal.OperatorWished, slog.String("wish", text))
+		}
+	}
+}
+
+// lines are the wishes in words, by what tells one from the next.
+func lines(w wish.Wishes) map[string]string {
+	all := map[string]string{}
+	if w.Hold != nil {
+		all["hold "+w.Hold.ID] = w.Hold.String()
+	}
+	if w.Pin != nil {
+		all[fmt.Sprintf("pin %s %v", w.Pin.Version, w.Pin.When)] = w.Pin.String()
+	}
+	for _, s := range w.Skips {
+		all[fmt.Sprintf("skip %s %v", s.Version, s.When)] = s.String()
+	}
+	return all
+}
+
+// forbidden tells why an upgrade to a version may not begin, "" if it may. o is the
+// order to do so, nil where the source offers it.
+func (m *machine) forbidden(o *Order, v fetcher.Version) string {
+	if why := m.heldBack(o); why != "" {
+		return why
+	}
+	return m.ruledOut(v)
+}
+
+// heldBack tells why no upgrade may begin now.
+func (m *machine) heldBack(o *Order) string {
+	if m.wishes.Hold == nil || o != nil && (o.DespiteHold || o.Verb != OrderUpgrade) {
+		return ""
+	}
+	return fmt.Sprintf("%s; to end that: upgraderd unhold %s; to upgrade all the same: upgraderd upgrade %s --despite-hold", m.wishes.Hold, m.target.Name, m.target.Name)
+}
+
+// ruledOut tells why a version does not come into question.
+func (m *machine) ruledOut(v fetcher.Version) string {
+	if why := m.skips(string(v)); why != "" {
+		return why
+	}
+	if !m.wishes.Allows(v) {
+		return fmt.Sprintf("%s is %s; to take that back: upgraderd pin %s --none", m.target.Name, m.wishes.Pin, m.target.Name)
+	}
+	return ""
+}
+
+// skips tells that a version is skipped.
+func (m *machine) skips(v string) string {
+	s, ok := m.wishes.Skipped(fetcher.Version(v))
+	if !ok {
+		return ""
+	}
+	return fmt.Sprintf("%s; to take that back: upgraderd skip %s --none", s, m.target.Name)
+}
+
+// forbid says once that something is offered and not taken.
+func (m *machine) forbid(ctx context.Context, v fetcher.Version, why string) {
+	m.once(ctx, "forbidden "+string(v)+" "+why, journal.ReleaseForbidden, slog.String("to", string(v)), slog.String("reason", why))
+}
+
+// goOn lets a release that passed its check to its swap, unless that was forbidden
+// while it was on its way. It stays staged then, and is found again.
+func (m *machine) goOn(ctx context.Context) (Event, error) {
+	o := m.record.Order
+	if err := m.heed(ctx); err != nil {
+		m.trouble(ctx, journal.StepFailed, err)
+		m.retryAfter(m.pause.next(0))
+		return UpgradeForbidden, err
+	}
+	to := fetcher.Version(version(m.record.To))
+	why := m.forbidden(o, to)
+	if why == "" {
+		return CheckPassed, nil
+	}
+	m.forbid(ctx, to, why)
+	m.conclude(VerdictInconclusive, "forbidden on its way: "+why)
+	if o != nil {
+		m.refuseOrder(ctx, *o, "%s", why)
+	}
+	return UpgradeForbidden, nil
+}
+
+// mayGoOn tells whether what waits in Held may be swapped.
+func (m *machine) mayGoOn(ctx context.Context) bool {
+	if m.target.Swap == SwapNone {
+		return false
+	}
+	if err := m.heed(ctx); err != nil {
+		m.trouble(ctx, journal.StepFailed, err)
+		return false
+	}
+	to := fetcher.Version(version(m.record.To))
+	why := m.forbidden(m.record.Order, to)
+	if why != "" {
+		m.forbid(ctx, to, why)
+	}
+	return why == ""
+}
