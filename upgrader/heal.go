@@ -18,14 +18,14 @@ func (m *machine) inspect(ctx context.Context) {
 	if m.inspected {
 		return
 	}
-	m.inspected, m.rotten = true, nil
+	m.inspected, m.rotten, m.record.Rotten = true, nil, nil
 	for _, which := range []store.LinkName{store.Current, store.Previous} {
 		r, ok, err := m.store.Link(which)
 		if err != nil || !ok {
 			continue // which somebody else tells
 		}
 		if err := m.store.Verify(ctx, r); isRot(err) {
-			m.rotten = append(m.rotten, r)
+			m.rotten, m.record.Rotten = append(m.rotten, r), append(m.record.Rotten, r.Name)
 			m.emit(ctx, journal.ReleaseDamaged, slog.String("release", r.Name), slog.String("error", m.errText(err)))
 		}
 	}
@@ -45,6 +45,7 @@ func (m *machine) heal(ctx context.Context, offered []fetcher.Candidate) error {
 				return err
 			}
 			m.emit(ctx, journal.ReleaseHealed, slog.String("release", r.Name))
+			m.record.Rotten = slices.DeleteFunc(m.record.Rotten, func(name string) bool { return name == r.Name })
 		}
 		m.rotten = m.rotten[1:]
 	}

@@ -101,6 +101,7 @@ func (m *machine) consult(ctx context.Context, current store.Release, has bool) 
 	}
 	m.checked = m.wall.date()
 	m.record.Seen = m.record.Seen.With(listing, m.checked)
+	m.record.Offered = offersOf(listing)
 	if err := m.heal(ctx, listing.Candidates); err != nil && ctx.Err() == nil {
 		m.trouble(ctx, journal.StepFailed, err) // and is tried again with the next look
 	}

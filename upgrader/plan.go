@@ -64,56 +64,85 @@ func (p Plan) Window() time.Duration { return time.Duration(p.WindowUs) * time.M
 // The error is the source's, or of a disk that cannot be read. That systemd cannot
 // be asked, or the unit not be moved, stands in the plan.
 func Foresee(ctx context.Context, o Options, t *Target) (Plan, error) {
-	said := new(bytes.Buffer)
-	o.Targets = nil
-	o.Log = slog.New(journal.NewHandler(said, journal.Options{Socket: ""}))
-	d, err := New(o)
+	v, err := newVisit(o, t)
 	if err != nil {
 		return Plan{}, err
 	}
-	scratch, err := os.MkdirTemp("", "upgraderd-plan-*")
-	if err != nil {
-		return Plan{}, err
-	}
-	defer os.RemoveAll(scratch)
-	s, err := store.View(filepath.Join(o.StateDir, t.Name))
-	if errors.Is(err, fs.ErrNotExist) {
-		s, err = store.Open(filepath.Join(scratch, "empty"))
-	}
-	if err != nil {
-		return Plan{}, err
-	}
-	from := t.Source
-	from.StateDir = filepath.Join(scratch, "tuf")
-	from.Command = RunSource
-	m := d.machine(t)
-	m.store, m.state = untouched{s}, Idle
-	m.log = o.Log // every line is about this target
-	if _, err := s.LoadRecord(&m.record); err != nil {
-		return Plan{}, err
-	}
-	from.Seen, from.Bases = m.record.Seen, m.store.Find
-	if m.wishes, err = m.record.wishes(s); err != nil {
-		return Plan{}, err
-	}
-	f, err := fetcher.New(from, nil)
-	if err != nil {
-		return Plan{}, err
-	}
-	defer f.Close()
+	defer v.end()
+	m := v.m
 	p := Plan{Target: t.Name, Unit: t.Unit, Bytes: -1, WindowUs: m.window().Microseconds()}
 	if m.record.State.pending() {
 		p.UnderWay = version(m.record.To)
 	}
 	p.before(o.StateDir)
-	if err := m.foresee(ctx, f, &p); err != nil {
+	if err := m.foresee(ctx, v.source, &p); err != nil {
 		return Plan{}, err
 	}
 	m.foreseeSwap(ctx, filepath.Join(o.StateDir, t.Name), &p)
-	for line := range strings.Lines(said.String()) {
+	for line := range strings.Lines(v.said.String()) {
 		p.Remarks = append(p.Remarks, strings.TrimSpace(line))
 	}
 	return p, nil
+}
+
+// visit is a machine that looks, and touches nothing.
+type visit struct {
+	m       *machine
+	store   *store.Store
+	source  *fetcher.Fetcher
+	said    *bytes.Buffer // what it would have told the journal
+	scratch string
+}
+
+func newVisit(o Options, t *Target) (*visit, error) {
+	v := &visit{said: new(bytes.Buffer)}
+	o.Targets = nil
+	o.Log = slog.New(journal.NewHandler(v.said, journal.Options{Socket: ""}))
+	d, err := New(o)
+	if err != nil {
+		return nil, err
+	}
+	if v.scratch, err = os.MkdirTemp("", "upgraderd-plan-*"); err != nil {
+		return nil, err
+	}
+	if err := v.begin(d, o, t); err != nil {
+		v.end()
+		return nil, err
+	}
+	return v, nil
+}
+
+func (v *visit) begin(d *Daemon, o Options, t *Target) error {
+	s, err := store.View(filepath.Join(o.StateDir, t.Name))
+	if errors.Is(err, fs.ErrNotExist) {
+		s, err = store.Open(filepath.Join(v.scratch, "empty"))
+	}
+	if err != nil {
+		return err
+	}
+	from := t.Source
+	from.StateDir = filepath.Join(v.scratch, "tuf")
+	from.Command = RunSource
+	m := d.machine(t)
+	v.m, v.store = m, s
+	m.store, m.state = untouched{s}, Idle
+	m.log = o.Log // every line is about this target
+	if _, err := s.LoadRecord(&m.record); err != nil {
+		return err
+	}
+	if m.wishes, err = m.record.wishes(s); err != nil {
+		return err
+	}
+	from.Seen, from.Bases = m.record.Seen, m.store.Find
+	v.source, err = fetcher.New(from, nil)
+	return err
+}
+
+func (v *visit) end() {
+	if v.source != nil {
+		v.source.Close()
+	}
+	os.RemoveAll(v.scratch)
 }
 
 // foresee asks the source.

@@ -53,6 +53,10 @@ type record struct {
 	Hold *heldFor `json:"hold,omitempty"`
 	// Seen is the newest list of the source that was believed.
 	Seen fetcher.Seen `json:"seen,omitzero"`
+	// Offered are the newest releases that the source listed when it was asked last,
+	// nil if it never was. Rotten are releases that were damaged when they were read.
+	Offered []Offer  `json:"offered,omitzero"`
+	Rotten  []string `json:"rotten,omitempty"`
 	// Floor is the newest release that was ever accepted.
 	Floor string `json:"floor,omitempty"`
 	// Fetched is the release that an order left staged, for an upgrade to apply.

@@ -63,8 +63,9 @@ func rootCommand() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withStatus(exitUsage, err) })
 	root.AddCommand(
-		statusCommand(), historyCommand(), showCommand(), checkCommand(), planCommand(), verifyCommand(), // what people read
-		fetchCommand(), importCommand(), upgradeCommand(), rollbackCommand(), forgiveCommand(), installCommand(), // what people do
+		statusCommand(), listCommand(), historyCommand(), showCommand(), checkCommand(), planCommand(), verifyCommand(), // what people read
+		fetchCommand(), importCommand(), upgradeCommand(), rollbackCommand(), installCommand(), // what people do
+		holdCommand(), unholdCommand(), pinCommand(), skipCommand(), forgiveCommand(), // what they forbid
 		launchCommand(), daemonCommand(), superviseCommand(), handoverCommand(), // what units run
 		guardCommand(), allowsCommand(), runCheckCommand(), runSourceCommand(),
 		keygenCommand(), publishCommand(), // what publishers run

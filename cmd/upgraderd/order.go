@@ -50,6 +50,7 @@ other. The exit status is 0 if it serves and proved itself.`,
 		},
 	}
 	cmd.Flags().BoolVar(&o.AllowDowngrade, "allow-downgrade", false, "take VERSION although something newer was accepted before")
+	cmd.Flags().BoolVar(&o.DespiteHold, "despite-hold", false, "go on although upgrades of TARGET are held; the hold stays")
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "leave the order, and do not wait for its end")
 	return cmd
 }

@@ -61,7 +61,7 @@ func checkCommand() *cobra.Command {
 		Short: "Tell whether there is a release that would be taken",
 		Long: `Ask the source of TARGET whether it has a release that the daemon would take,
 and print its version. No daemon is needed, and nothing is changed; upgraderd
-plan says more.
+plan says more. What is held would not be taken.
 
 The exit status is 0 if there is one, 3 if there is none, and 1 if that cannot
 be told.`,
@@ -73,6 +73,12 @@ be told.`,
 				return err
 			}
 			if p.To == "" {
+				return silent(exitNothingNew)
+			}
+			if len(p.InTheWay) > 0 {
+				if !quiet {
+					fmt.Fprintf(shown{cmd.ErrOrStderr()}, "%s: %s is there, and not taken now: %s\n", p.Target, p.To, p.InTheWay[0])
+				}
 				return silent(exitNothingNew)
 			}
 			if !quiet {
@@ -132,6 +138,9 @@ func printPlan(w io.Writer, p upgrader.Plan) error {
 	}
 	for _, remark := range p.Remarks {
 		line("  note     %s", remark)
+	}
+	for _, why := range p.InTheWay {
+		line("  not now  %s", why)
 	}
 	if p.UnderWay != "" {
 		line("  first    %s is under way, and comes to its verdict", p.UnderWay)

@@ -148,6 +148,15 @@ func remarks(s upgrader.TargetStatus, now time.Time) []string {
 	if s.Progress != nil {
 		lines = append(lines, fmt.Sprintf("fetching %s: %s", shortRelease(s.To), s.Progress))
 	}
+	if s.Hold != nil {
+		lines = append(lines, held(*s.Hold, now)+"; to end that: upgraderd unhold "+s.Name)
+	}
+	if s.Pin != nil {
+		lines = append(lines, s.Pin.String()+"; to take that back: upgraderd pin "+s.Name+" --none")
+	}
+	for _, skip := range s.Skips {
+		lines = append(lines, skip.String()+"; to take that back: upgraderd skip "+s.Name+" --none")
+	}
 	if s.Fetched != "" {
 		lines = append(lines, shortRelease(s.Fetched)+" is staged and waits; to apply it: upgraderd upgrade "+s.Name)
 	}
@@ -167,6 +176,15 @@ func remarks(s upgrader.TargetStatus, now time.Time) []string {
 		lines = append(lines, "unsigned source (Verify=no): whoever controls it decides what runs here")
 	}
 	return lines
+}
+
+// held is a hold in words. Where the date of its end has passed by this clock, the
+// clock was set, or upgraderd did not run: what is left then is counted.
+func held(h upgrader.Hold, now time.Time) string {
+	if h.ForSec > 0 && h.Until.Before(now) {
+		return fmt.Sprintf("%s, and for %s more that upgraderd has to run", h, time.Duration(h.LeftSec)*time.Second)
+	}
+	return h.String()
 }
 
 // shortRelease is the version in a release's name.
