@@ -23,22 +23,58 @@ type socketID struct {
 	ino  uint64
 }
 
-// waitsOnAll returns nil if process pid waits on every one of the sockets,
-// else an error that names the first one it does not wait on.
+// waitsOnAll returns nil if process pid, or one below it, waits on every one of
+// the sockets: a master process such as nginx's leaves that to its children. Else
+// it returns an error that names the first one that none waits on.
 func waitsOnAll(pid int, sockets []socketID) error {
 	seen := map[uint64]bool{}
-	numbers, err := socketNumbers(pid)
-	if err != nil {
-		return err
+	for i, pid := range family(pid) {
+		numbers, err := socketNumbers(pid)
+		if err != nil && i == 0 {
+			return err
+		}
+		epollSets(pid, seen)
+		blockedThreads(pid, numbers, seen)
 	}
-	epollSets(pid, seen)
-	blockedThreads(pid, numbers, seen)
 	for _, s := range sockets {
 		if !seen[s.ino] {
 			return fmt.Errorf("worker %d does not wait on socket %q yet", pid, s.name)
 		}
 	}
 	return nil
+}
+
+// family is process pid, first, and those below it (proc_pid_task(5), "children").
+func family(pid int) []int {
+	const most = 1024 // processes looked at
+	all := []int{pid}
+	for i := 0; i < len(all); i++ {
+		for _, task := range tasks(all[i]) {
+			data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", all[i], task))
+			if err != nil {
+				continue // over, or a kernel without CONFIG_PROC_CHILDREN
+			}
+			for _, f := range strings.Fields(string(data)) {
+				if child, err := strconv.Atoi(f); err == nil && len(all) < most {
+					all = append(all, child)
+				}
+			}
+		}
+	}
+	return all
+}
+
+// tasks are the names of a process's threads.
+func tasks(pid int) []string {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return nil
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names
 }
 
 // socketNumbers maps the process's descriptor numbers to socket inodes.
@@ -104,12 +140,8 @@ func epollInode(line string) (uint64, bool) {
 // blockedThreads marks every socket that a thread is blocked on in accept,
 // poll or select.
 func blockedThreads(pid int, numbers map[int]uint64, seen map[uint64]bool) {
-	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-	if err != nil {
-		return
-	}
-	for _, t := range tasks {
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/syscall", pid, t.Name()))
+	for _, task := range tasks(pid) {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/syscall", pid, task))
 		if err != nil {
 			continue
 		}

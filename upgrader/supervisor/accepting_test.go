@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,6 +19,13 @@ func playWaiter(mode string) {
 	runtime.LockOSThread()
 	const fd = 3
 	_ = unix.SetNonblock(fd, false)
+	if child, ok := strings.CutPrefix(mode, "child "); ok { // as nginx's master does
+		cmd := exec.Command(os.Args[0], "play-waiter", child)
+		cmd.ExtraFiles = []*os.File{os.NewFile(fd, "socket")}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		_ = cmd.Run()
+		os.Exit(0)
+	}
 	switch mode {
 	case "accept":
 		unix.Accept(fd)
@@ -62,7 +71,7 @@ func TestSeenWaiting(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, mode := range []string{"accept", "accept4", "poll", "ppoll", "select", "epoll", "nothing"} {
+	for _, mode := range []string{"accept", "accept4", "poll", "ppoll", "select", "epoll", "child accept", "child epoll", "nothing"} {
 		t.Run(mode, func(t *testing.T) {
 			f, err := l.(*net.TCPListener).File()
 			if err != nil {
