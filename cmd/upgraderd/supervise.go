@@ -24,6 +24,7 @@ func superviseCommand() *cobra.Command {
 		listen     []string
 		ready      string
 		stopSignal string
+		pass       string
 		proof      bool
 	)
 	// Before anything that takes time: this may be a supervisor that goes on as a
@@ -41,6 +42,7 @@ Under systemd this is ExecStart= of a Type=notify service, with
 ExecReload=upgraderd handover. SIGHUP and SIGUSR2 mean the same as a reload,
 SIGUSR1 goes to the worker, SIGTERM stops.`,
 		Example: `  ExecStart=/usr/bin/upgraderd supervise --root=%S/upgraderd/app -- bin/app -v
+  ExecStart=/usr/bin/upgraderd supervise --root=%S/upgraderd/web --pass=nginx -- bin/nginx -p {release} -c nginx.conf
   upgraderd supervise --listen=web=tcp:127.0.0.1:8080 -- /srv/app/bin/app`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -58,11 +60,18 @@ SIGUSR1 goes to the worker, SIGTERM stops.`,
 				opts.Listen = append(opts.Listen, parsed)
 			}
 			var err error
-			if opts.Ready, err = supervisor.ParseReady(ready); err != nil {
+			if opts.Pass, err = supervisor.ParsePass(pass); err != nil {
 				return withStatus(exitUsage, err)
 			}
-			if opts.StopSignal, err = parseSignal(stopSignal); err != nil {
-				return withStatus(exitUsage, err)
+			if ready != "" {
+				if opts.Ready, err = supervisor.ParseReady(ready); err != nil {
+					return withStatus(exitUsage, err)
+				}
+			}
+			if stopSignal != "" {
+				if opts.StopSignal, err = parseSignal(stopSignal); err != nil {
+					return withStatus(exitUsage, err)
+				}
 			}
 			if proof {
 				opts.RuntimeDir = cmp.Or(opts.RuntimeDir, "/")
@@ -92,12 +101,13 @@ SIGUSR1 goes to the worker, SIGTERM stops.`,
 	}
 	f := cmd.Flags()
 	f.SetInterspersed(false)
-	f.StringVar(&opts.Root, "root", "", "the target's `directory` in the release store;\nPROGRAM is a path inside a release")
+	f.StringVar(&opts.Root, "root", "", "the target's `directory` in the release store;\nPROGRAM is a path inside a release, {release} in\nits arguments is that release's directory")
 	f.StringArrayVar(&listen, "listen", nil, "open a `SOCKET` that no .socket unit holds,\n[NAME=]NETWORK:ADDRESS (repeatable)")
-	f.StringVar(&ready, "ready", "notify", "a worker is ready `WHEN` it says so (notify), it\nwaits on its sockets (accepting), a time is over\n(after=TIME), or a command succeeds\n")
+	f.StringVar(&pass, "pass", "systemd", "the `DIALECT` in which a worker is told of its\nsockets: systemd, nginx, server-starter or einhorn\n")
+	f.StringVar(&ready, "ready", "", "a worker is ready `WHEN` it says so (notify), it\nwaits on its sockets (accepting), a time is over\n(after=TIME), or a command succeeds\n(default notify; accepting with another --pass)")
 	f.DurationVar(&opts.StartTimeout, "start-timeout", supervisor.DefaultStartTimeout, "`time` a worker may take to become ready\n")
 	f.DurationVar(&opts.DrainTimeout, "drain-timeout", supervisor.DefaultDrainTimeout, "`time` an old worker has to finish its work\n")
-	f.StringVar(&stopSignal, "stop-signal", "SIGTERM", "the `signal` that asks a worker to drain\n")
+	f.StringVar(&stopSignal, "stop-signal", "", "the `signal` that asks a worker to drain\n(default SIGTERM; SIGQUIT for nginx, SIGUSR2 for\neinhorn)")
 	f.IntVar(&opts.MaxDraining, "max-draining", supervisor.DefaultMaxDraining, "refuse a handover while this `number` of old\nworkers drain")
 	f.BoolVar(&proof, proofFlag, false, "exit with 0 if this program could go on as a supervisor\nwith these arguments")
 	_ = f.MarkHidden(proofFlag)

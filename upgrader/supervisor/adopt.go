@@ -143,6 +143,7 @@ func (s *Supervisor) adoptWorker(r remembered, stored *os.File, left estate) {
 		s.log.Warn("adopting a worker without its notify socket", "pid", w.pid, "error", err)
 	}
 	w.notify = notify
+	s.openAck(w)
 	switch r.Role {
 	case roleServing:
 		s.serving = w

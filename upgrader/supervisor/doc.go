@@ -7,7 +7,9 @@
 // systemd it is one steady service; to a worker it is systemd: LISTEN_FDS,
 // LISTEN_FDNAMES, NOTIFY_SOCKET and WATCHDOG_USEC mean what sd_listen_fds(3),
 // sd_notify(3) and sd_watchdog_enabled(3) say, so that a program in any
-// language that supports socket activation runs unmodified.
+// language that supports socket activation runs unmodified. A program that takes
+// its sockets in another way runs unmodified, too, if that is one of the dialects of
+// [Pass].
 //
 //	        systemd
 //	sockets │    ▲ READY, STATUS, fd store: sockets, pidfds, state

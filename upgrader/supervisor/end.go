@@ -18,6 +18,7 @@ func (s *Supervisor) gone(w *worker, e Exit) {
 		w.alive.Stop()
 	}
 	w.notify.close()
+	w.ack.close()
 	w.pidfd.Close()
 	if err := unkeep(pidfdName(w.generation)); err != nil {
 		s.log.Warn("taking a worker's pidfd out of the fd store", "error", err)

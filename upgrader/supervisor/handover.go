@@ -113,12 +113,14 @@ func (s *Supervisor) start(rel release) error {
 		generation: s.generation, role: roleStarting, release: rel, notify: notify,
 		started: time.Now(), listening: s.sockets.listening(),
 	}
+	s.openAck(w)
 	s.starting = w
 	_ = s.remember()
 	if err := s.spawn(w); err != nil {
 		s.starting = nil
 		_ = s.remember()
 		notify.close()
+		w.ack.close()
 		return err
 	}
 	s.failure = ""
@@ -158,9 +160,29 @@ func (s *Supervisor) watch(w *worker) {
 	}, func(err error) {
 		s.post(func() { s.log.Debug("notification refused", "pid", w.pid, "error", err) })
 	})
+	if w.ack != nil {
+		go w.ack.receive(w.pid, func() {
+			s.post(func() { s.ready(w) })
+		}, func(err error) {
+			s.post(func() { s.log.Debug("acknowledgement refused", "pid", w.pid, "error", err) })
+		})
+	}
 	if w.role == roleStarting && s.opts.Ready.Kind != ReadyNotify {
 		s.watchReady(ctx, w)
 	}
+}
+
+// openAck opens the socket for what a worker of einhorn's says. Without it the
+// worker can still be seen to be ready.
+func (s *Supervisor) openAck(w *worker) {
+	if s.opts.Pass != PassEinhorn {
+		return
+	}
+	ack, err := listenAck(s.opts.ackPath(w.generation))
+	if err != nil {
+		s.log.Warn("a worker without einhorn's socket", "generation", w.generation, "error", err)
+	}
+	w.ack = ack
 }
 
 // watchReady looks whether a worker is ready until it is, by whatever means, or

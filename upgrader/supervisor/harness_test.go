@@ -71,6 +71,8 @@ func playSupervisor(args []string) {
 			o.Ready, err = ParseReady(value)
 		case "renew":
 			o.renewEvery, err = time.ParseDuration(value)
+		case "pass":
+			o.Pass, err = ParsePass(value)
 		case "max":
 			o.MaxDraining, err = strconv.Atoi(value)
 		case "listen":
@@ -125,10 +127,10 @@ func playWorker() {
 		os.WriteFile(value("childfile"), []byte(strconv.Itoa(c.Process.Pid)), 0o600)
 	}
 	term := make(chan os.Signal, 1)
-	signal.Notify(term, syscall.SIGTERM, syscall.SIGUSR1)
+	signal.Notify(term, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGQUIT, syscall.SIGUSR2)
 	var listeners []net.Listener
 	if !has("deaf") { // even taking the files would put them into Go's poller
-		files, err := activation.Files()
+		files, err := workerFiles()
 		if err != nil {
 			panic(err)
 		}
@@ -175,6 +177,9 @@ func playWorker() {
 	if !has("never") {
 		activation.Notify("READY=1", "STATUS=at work")
 	}
+	if has("acks") {
+		acknowledge(os.Getenv("EINHORN_SOCK_PATH"))
+	}
 	if v := value("die"); v != "" {
 		d, _ := time.ParseDuration(v)
 		time.AfterFunc(d, func() { os.Exit(7) })
@@ -187,6 +192,7 @@ func playWorker() {
 		case has("stubborn"):
 			activation.Notify("STATUS=will not go")
 		default:
+			fmt.Fprintln(os.Stderr, "drains on", unix.SignalName(sig.(syscall.Signal)))
 			for _, l := range listeners {
 				l.Close()
 			}

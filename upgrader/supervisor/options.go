@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -20,7 +22,8 @@ type Options struct {
 	// Program is the worker's executable, relative to the release where
 	// there is a Root, else absolute. Required.
 	Program string
-	// Args follow the program's name.
+	// Args follow the program's name. Where there is a Root, {release} in them is
+	// the release's directory.
 	Args []string
 	// Listen are sockets that no .socket unit holds.
 	Listen []Listen
@@ -33,6 +36,9 @@ type Options struct {
 	// DrainTimeout is how long an old worker may finish what it has before
 	// its process group is killed. Default 90 s.
 	DrainTimeout time.Duration
+	// Pass is how a worker is told of its sockets. Default: as systemd tells it.
+	// It comes with defaults of its own for Ready and StopSignal.
+	Pass Pass
 	// StopSignal asks a worker to drain. Default SIGTERM.
 	StopSignal syscall.Signal
 	// MaxDraining refuses a handover while so many old workers drain.
@@ -68,8 +74,11 @@ func (o Options) complete() (Options, error) {
 	if o.DrainTimeout == 0 {
 		o.DrainTimeout = DefaultDrainTimeout
 	}
+	if o.Pass == "" {
+		o.Pass = PassSystemd
+	}
 	if o.StopSignal == 0 {
-		o.StopSignal = syscall.SIGTERM
+		o.StopSignal = o.Pass.stopSignal()
 	}
 	if o.MaxDraining == 0 {
 		o.MaxDraining = DefaultMaxDraining
@@ -78,7 +87,7 @@ func (o Options) complete() (Options, error) {
 		o.renewEvery = renewEvery
 	}
 	if o.Ready.Kind == "" {
-		o.Ready.Kind = ReadyNotify
+		o.Ready.Kind = o.Pass.ready()
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -92,6 +101,8 @@ func (o Options) complete() (Options, error) {
 		return o, fmt.Errorf("program %q: without --root it must be an absolute path", o.Program)
 	case o.Root != "" && !filepath.IsAbs(o.Root):
 		return o, fmt.Errorf("release store %q: give an absolute path", o.Root)
+	case o.Root == "" && slices.ContainsFunc(o.Args, func(a string) bool { return strings.Contains(a, releaseWord) }):
+		return o, fmt.Errorf("an argument has %s, but there is no release: give --root, or the path itself", releaseWord)
 	case o.StartTimeout < 0 || o.DrainTimeout < 0 || o.MaxDraining < 0:
 		return o, errors.New("time-outs and limits must not be negative")
 	case o.RuntimeDir == "":

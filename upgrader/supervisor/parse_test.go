@@ -138,6 +138,7 @@ func TestOptionsRefused(t *testing.T) {
 		"relative":            func(o *Options) { o.Program = "bin/true" },
 		"out of the release":  func(o *Options) { o.Root, o.Program = "/srv", "../../bin/true" },
 		"relative root":       func(o *Options) { o.Root, o.Program = "srv", "bin/true" },
+		"no release":          func(o *Options) { o.Args = []string{"-p", "{release}/etc"} },
 		"negative":            func(o *Options) { o.DrainTimeout = -1 },
 		"no runtime dir":      func(o *Options) { o.RuntimeDir = "" },
 		"two of the one name": func(o *Options) { o.Listen = []Listen{{Name: "a"}, {Name: "a"}} },

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
@@ -22,6 +23,20 @@ func (r release) name() string {
 		return r.Name
 	}
 	return r.program
+}
+
+// releaseWord stands for the release's directory in the worker's arguments. systemd
+// leaves it alone, where it would expand a variable or a specifier.
+const releaseWord = "{release}"
+
+// arguments are those of a worker that runs this release.
+func (o Options) arguments(r release) []string {
+	dir := strings.TrimSuffix(r.program, string(filepath.Separator)+filepath.Clean(o.Program))
+	args := make([]string, len(o.Args))
+	for i, arg := range o.Args {
+		args[i] = strings.ReplaceAll(arg, releaseWord, dir)
+	}
+	return args
 }
 
 // errNoRelease says that there is nothing to run yet.

@@ -51,6 +51,7 @@ type worker struct {
 	listening []socketID
 	over      bool // gone: what is still in the inbox about it is too late
 	notify    *notifySocket
+	ack       *ackSocket // with PassEinhorn
 	// stop ends the goroutines that watch this worker.
 	stop context.CancelFunc
 	// decided ends the look whether it is ready, nil where none was begun.
@@ -59,19 +60,15 @@ type worker struct {
 
 // spawn starts the worker's process.
 func (s *Supervisor) spawn(w *worker) error {
-	var (
-		files []int
-		names []string
-	)
-	for _, sock := range s.sockets.all() {
-		files = append(files, sock.fd)
-		names = append(names, sock.name)
+	about, err := s.opts.Pass.tell(s.sockets.all(), w.generation, s.opts.ackPath(w.generation))
+	if err != nil {
+		return err
 	}
 	program := w.release.program
-	env, pids := workerEnv(os.Environ(), w.release, names, w.notify.path, s.watchdog)
+	env, pids := workerEnv(os.Environ(), w.release, about, w.notify.path, s.watchdog)
 	p, err := startFree(spawn.Options{
-		Program: program, Args: append([]string{program}, s.opts.Args...),
-		Env: env, PIDs: pids, Files: files,
+		Program: program, Args: append([]string{program}, s.opts.arguments(w.release)...),
+		Env: env, PIDs: pids, Files: about.files,
 	})
 	if err != nil {
 		return err
@@ -120,19 +117,16 @@ func listenKeys() []string {
 // workerEnv is the supervisor's environment without what systemd meant for
 // the supervisor, and with what the worker needs of the same kind; pids are
 // the variables that are to hold the worker's PID.
-func workerEnv(env []string, rel release, names []string, notifyPath string, watchdog time.Duration) (out, pids []string) {
+func workerEnv(env []string, rel release, about told, notifyPath string, watchdog time.Duration) (out, pids []string) {
 	private := append(listenKeys(),
 		"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID", "MANAGERPID", "SYSTEMD_EXEC_PID",
 		"FDSTORE", keptVariable, "UPGRADERD_RELEASE", "UPGRADERD_VERSION")
 	for _, e := range env {
-		if key, _, _ := strings.Cut(e, "="); !slices.Contains(private, key) {
+		if key, _, _ := strings.Cut(e, "="); !slices.Contains(private, key) && !dialectKeys(key) {
 			out = append(out, e)
 		}
 	}
-	if len(names) > 0 {
-		pids = append(pids, "LISTEN_PID")
-		out = append(out, "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
-	}
+	out, pids = append(out, about.env...), append(pids, about.pids...)
 	if notifyPath != "" {
 		out = append(out, "NOTIFY_SOCKET="+notifyPath)
 	}
