@@ -43,6 +43,13 @@
 // a few seconds to finish what it may have taken. A stop ends every worker, and
 // every process left in the unit's control group.
 //
+// # Without systemd
+//
+// Under another init, or as process 1 of a container, the supervisor opens the
+// sockets of --listen itself, is asked for a handover by SIGHUP, and buries what
+// its workers leave behind. There is no fd store, so that nobody adopts the workers
+// of a supervisor that was killed; as process 1 it takes them with it.
+//
 // # When upgraderd itself is upgraded
 //
 // A supervisor whose program was replaced on disk goes on as the new one, by

@@ -31,6 +31,7 @@ func (s *Supervisor) gone(w *worker, e Exit) {
 	case roleDraining:
 		s.drained(w, e)
 	}
+	s.buryOrphans()
 	if s.result == nil { // else the next supervisor needs what is remembered
 		_ = s.remember()
 		s.status("")

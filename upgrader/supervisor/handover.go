@@ -194,6 +194,7 @@ func (s *Supervisor) watchReady(ctx context.Context, w *worker) {
 		err := s.opts.Ready.watchReady(ctx, w)
 		s.post(func() {
 			s.asking--
+			s.buryOrphans()
 			switch {
 			case err == nil:
 				s.ready(w)

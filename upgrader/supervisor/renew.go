@@ -136,6 +136,7 @@ func useless(err error) bool {
 
 func (s *Supervisor) proved(found os.FileInfo, err error) {
 	s.renewal.proving = false
+	s.buryOrphans()
 	s.settleInbox()
 	if !s.mayRenew() {
 		return // another time

@@ -45,10 +45,12 @@ type Supervisor struct {
 	// that is where the daemon, and a person, look for the reason.
 	failure string
 	signals chan os.Signal
-	inbox   chan func() // what watchers saw, run by the owner
-	ended   chan struct{}
-	resting *time.Timer // until shrink
-	result  *Exit       // set when it is time to leave
+	// orphaned is nil unless this is process 1.
+	orphaned chan os.Signal
+	inbox    chan func() // what watchers saw, run by the owner
+	ended    chan struct{}
+	resting  *time.Timer // until shrink
+	result   *Exit       // set when it is time to leave
 }
 
 // Run supervises until the unit is stopped, or its worker ends by itself: then
@@ -72,7 +74,7 @@ func Run(opts Options) (Exit, error) {
 
 // heard are the signals that mean something to a supervisor.
 func heard() []os.Signal {
-	return []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}
+	return []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}
 }
 
 // Hear begins to listen for signals, for [Options.Signals]: a program that will
@@ -90,6 +92,9 @@ func (s *Supervisor) run() (Exit, error) {
 	}
 	defer signal.Stop(s.signals)
 	defer close(s.ended)
+	if s.orphaned = orphans(); s.orphaned != nil {
+		defer signal.Stop(s.orphaned)
+	}
 
 	files, err := activation.Files()
 	if err != nil {
@@ -149,6 +154,8 @@ func (s *Supervisor) loop() Exit {
 			f()
 		case sig := <-s.signals:
 			s.signalled(sig.(syscall.Signal))
+		case <-s.orphaned:
+			s.buryOrphans()
 		case <-ping:
 			s.tell("WATCHDOG=1")
 		case <-renew.C:
@@ -173,7 +180,8 @@ func (s *Supervisor) after(d time.Duration, f func()) *time.Timer {
 
 // signalled maps the signals that people know from other programs:
 // SIGHUP (endless) and SIGUSR2 (overseer, grace, nginx) mean a graceful
-// restart, SIGUSR1 is the worker's own.
+// restart, SIGUSR1 is the worker's own. Whatever else asks a service to end, stops:
+// SIGTERM, SIGINT of a terminal, SIGQUIT as nginx's units and images have it.
 func (s *Supervisor) signalled(sig syscall.Signal) {
 	switch sig {
 	case syscall.SIGHUP, syscall.SIGUSR2:
