@@ -194,7 +194,10 @@ func (s *Supervisor) adoptDraining(w *worker, limit time.Duration, ask bool) {
 func rememberedRelease(r remembered) release {
 	rel := release{program: r.Program}
 	if r.Release != "" {
-		rel.Release, _ = store.ParseRelease(r.Release)
+		var err error
+		if rel.Release, err = store.ParseRelease(r.Release); err != nil { // its name is not of the store
+			rel.Release = store.Release{Name: r.Release}
+		}
 	}
 	return rel
 }

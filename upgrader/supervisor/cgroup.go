@@ -27,12 +27,18 @@ func killMembers(pgid int) {
 	}
 }
 
+// isUnit tells if systemd started this very process: a program that somebody runs
+// by hand, or from another unit, has that one's INVOCATION_ID and control group.
+func isUnit() bool {
+	return os.Getenv("INVOCATION_ID") != "" && os.Getenv("SYSTEMD_EXEC_PID") == strconv.Itoa(os.Getpid())
+}
+
 // unitProcesses lists the processes of this unit's control group other than
 // this one. Empty where the unit has no group of its own: outside systemd
 // the group is shared with strangers.
 func unitProcesses() []int {
 	data, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil || os.Getenv("INVOCATION_ID") == "" {
+	if err != nil || !isUnit() {
 		return nil
 	}
 	group, ok := serviceGroup(string(data))

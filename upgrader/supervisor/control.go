@@ -32,6 +32,11 @@ type Reply struct {
 	Release string `json:"release,omitempty"`
 	// Already says that the release on trial served before the request.
 	Already bool `json:"already,omitempty"`
+	// Refused says that there is an Error because of what the supervisor is about,
+	// and not because of a release: nothing was tried.
+	Refused bool `json:"refused,omitempty"`
+	// Ended says that there is an Error because the supervisor ended meanwhile.
+	Ended bool `json:"ended,omitempty"`
 	// Stopping says that there is an Error because the unit is being stopped.
 	Stopping bool `json:"stopping,omitempty"`
 }

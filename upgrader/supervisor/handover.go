@@ -33,7 +33,7 @@ func (s *Supervisor) handover(reply chan<- Reply) {
 				s.status("")
 			}
 		})
-		answer(reply, Reply{Error: why, Stopping: s.stopping})
+		answer(reply, Reply{Error: why, Refused: true, Stopping: s.stopping})
 	}
 	if s.stopping {
 		refuse("the unit is stopping")
@@ -226,7 +226,7 @@ func (s *Supervisor) ready(w *worker) {
 	}
 	s.emit(journal.WorkerReady, append(s.about(w), slog.Duration("took", time.Since(w.started)))...)
 	if old != nil {
-		s.drain(old)
+		s.drain(old, s.opts.StopSignal)
 	}
 	if len(s.waiting) > 0 { // they read the status next
 		s.releaseReports()
@@ -282,7 +282,7 @@ func (s *Supervisor) end(w *worker) {
 }
 
 // drain asks a worker to end once it has finished what it has.
-func (s *Supervisor) drain(w *worker) {
+func (s *Supervisor) drain(w *worker, sig syscall.Signal) {
 	w.role, w.drainStart = roleDraining, time.Now()
 	if w.alive != nil {
 		w.alive.Stop()
@@ -290,7 +290,7 @@ func (s *Supervisor) drain(w *worker) {
 	s.draining = append(s.draining, w)
 	s.setDeadline(w, s.opts.DrainTimeout, s.drainTooLong)
 	_ = s.remember() // before it is told: a restart of ours must not choose it
-	if err := w.signal(s.opts.StopSignal); err != nil && !errors.Is(err, syscall.ESRCH) {
+	if err := w.signal(sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 		s.log.Warn("asking the worker to drain", "pid", w.pid, "error", err)
 	}
 	// A stopped process would never see the signal.

@@ -25,6 +25,19 @@ type Options struct {
 	// Args follow the program's name. Where there is a Root, {release} in them is
 	// the release's directory.
 	Args []string
+	// Name is what a worker sees as its own name, argv[0]. Default: the path of
+	// its executable.
+	Name string
+	// Choose names the executable anew for each start, in place of Program, where
+	// there is no Root: how it is called in status and logs, and its absolute
+	// path. Default: Program, under its own name.
+	Choose func() (name, path string)
+	// Meaning is what signals to the supervisor mean. Default: SIGTERM and SIGINT
+	// are Stop, SIGHUP and SIGUSR2 Handover, SIGUSR1 is Pass.
+	Meaning map[syscall.Signal]Meaning
+	// PassStop has a stop give the workers the signal that asked for it, and not
+	// StopSignal.
+	PassStop bool
 	// Listen are sockets that no .socket unit holds.
 	Listen []Listen
 	// Ready tells when a worker is ready. Default: READY=1.
@@ -59,6 +72,27 @@ type Options struct {
 	renewEvery time.Duration
 }
 
+// Meaning is what a signal asks of a supervisor.
+type Meaning string
+
+const (
+	Stop     Meaning = "stop"     // end every worker, then leave
+	Handover Meaning = "handover" // replace the worker that serves
+	Forward  Meaning = "forward"  // tell the worker that serves
+)
+
+// usualMeaning holds the signals that people know from other programs: SIGHUP
+// (endless) and SIGUSR2 (overseer, grace, nginx) mean a graceful restart,
+// SIGUSR1 is the worker's own. Whatever else asks a service to end, stops:
+// SIGTERM, SIGINT of a terminal, SIGQUIT as nginx's units and images have it.
+func usualMeaning() map[syscall.Signal]Meaning {
+	return map[syscall.Signal]Meaning{
+		syscall.SIGTERM: Stop, syscall.SIGINT: Stop, syscall.SIGQUIT: Stop,
+		syscall.SIGHUP: Handover, syscall.SIGUSR2: Handover,
+		syscall.SIGUSR1: Forward,
+	}
+}
+
 // Defaults, each with the reason beside its field in [Options].
 const (
 	DefaultStartTimeout = 60 * time.Second
@@ -83,6 +117,9 @@ func (o Options) complete() (Options, error) {
 	if o.MaxDraining == 0 {
 		o.MaxDraining = DefaultMaxDraining
 	}
+	if o.Meaning == nil {
+		o.Meaning = usualMeaning()
+	}
 	if o.renewEvery == 0 {
 		o.renewEvery = renewEvery
 	}
@@ -93,6 +130,9 @@ func (o Options) complete() (Options, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	switch {
+	case o.Choose != nil && o.Root != "":
+		return o, errors.New("a release store and Choose both name the program: give one")
+	case o.Choose != nil:
 	case o.Program == "":
 		return o, errors.New("no program to supervise: name one after --")
 	case o.Root != "" && !filepath.IsLocal(o.Program):

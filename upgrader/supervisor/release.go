@@ -53,6 +53,10 @@ const (
 // else current. The link is followed once, here, so that a worker never
 // runs half of one release and half of another.
 func (o Options) pick(try bool) (release, error) {
+	if o.Choose != nil {
+		name, path := o.Choose()
+		return release{Release: store.Release{Name: name}, program: path}, nil
+	}
 	if o.Root == "" {
 		return release{program: o.Program}, nil
 	}

@@ -197,7 +197,7 @@ func (s *Supervisor) become() error {
 		names = append(names, strconv.Itoa(k.fd)+"="+k.name)
 	}
 	signal.Ignore(syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
-	defer signal.Notify(s.signals, heard()...)
+	defer signal.Notify(s.signals, heard(s.opts.Meaning)...)
 	env := append(s.successorEnv(os.Environ()), keptVariable+"="+strings.Join(names, ":"))
 	return os.NewSyscallError("execve", syscall.Exec(s.renewal.path, os.Args, env))
 }

@@ -200,7 +200,7 @@ func (s socket) inode() (uint64, bool) {
 // address, the old one is closed and forgotten.
 func (s *socketSet) open(ctx context.Context, l Listen) error {
 	if have, ok := s.find(l.Name); ok {
-		if l.isBoundTo(have.fd) {
+		if l.IsBoundTo(have.fd) {
 			return nil
 		}
 		s.remove(l.Name)
@@ -267,8 +267,8 @@ func (l Listen) removeStale() error {
 	return os.Remove(l.Address)
 }
 
-// isBoundTo tells if the open socket is the one that l describes.
-func (l Listen) isBoundTo(fd int) bool {
+// IsBoundTo tells if the open socket is the one that l describes.
+func (l Listen) IsBoundTo(fd int) bool {
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
 		return false

@@ -72,23 +72,28 @@ func Run(opts Options) (Exit, error) {
 	return s.run()
 }
 
-// heard are the signals that mean something to a supervisor.
-func heard() []os.Signal {
-	return []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2}
+// Hear begins to listen for the usual signals, for [Options.Signals]: a program
+// that will be a supervisor calls it first of all, see become.
+func Hear() chan os.Signal { return hear(usualMeaning()) }
+
+func hear(meaning map[syscall.Signal]Meaning) chan os.Signal {
+	c := make(chan os.Signal, 8)
+	signal.Notify(c, heard(meaning)...)
+	return c
 }
 
-// Hear begins to listen for signals, for [Options.Signals]: a program that will
-// be a supervisor calls it first of all, see become.
-func Hear() chan os.Signal {
-	c := make(chan os.Signal, 8)
-	signal.Notify(c, heard()...)
-	return c
+// heard are the signals that mean something to a supervisor.
+func heard(meaning map[syscall.Signal]Meaning) (all []os.Signal) {
+	for sig := range meaning {
+		all = append(all, sig)
+	}
+	return all
 }
 
 func (s *Supervisor) run() (Exit, error) {
 	spawn.RestoreFileLimit()
 	if s.signals = s.opts.Signals; s.signals == nil {
-		s.signals = Hear()
+		s.signals = hear(s.opts.Meaning)
 	}
 	defer signal.Stop(s.signals)
 	defer close(s.ended)
@@ -178,21 +183,18 @@ func (s *Supervisor) after(d time.Duration, f func()) *time.Timer {
 	return time.AfterFunc(d, func() { s.post(f) })
 }
 
-// signalled maps the signals that people know from other programs:
-// SIGHUP (endless) and SIGUSR2 (overseer, grace, nginx) mean a graceful
-// restart, SIGUSR1 is the worker's own. Whatever else asks a service to end, stops:
-// SIGTERM, SIGINT of a terminal, SIGQUIT as nginx's units and images have it.
+// signalled does what a signal means.
 func (s *Supervisor) signalled(sig syscall.Signal) {
-	switch sig {
-	case syscall.SIGHUP, syscall.SIGUSR2:
+	switch s.opts.Meaning[sig] {
+	case Handover:
 		s.handover(nil) // the outcome is in the journal
-	case syscall.SIGUSR1:
+	case Forward:
 		if s.serving != nil {
 			if err := s.serving.signal(sig); err != nil {
-				s.log.Warn("forwarding SIGUSR1", "pid", s.serving.pid, "error", err)
+				s.log.Warn("forwarding a signal", "signal", unix.SignalName(sig), "pid", s.serving.pid, "error", err)
 			}
 		}
-	default:
+	case Stop:
 		s.stop(sig)
 	}
 }
@@ -212,7 +214,7 @@ func (s *Supervisor) ask(r Request) Reply {
 	case answer := <-reply:
 		return answer
 	case <-s.ended:
-		return Reply{Error: "the supervisor stopped before the handover was over"}
+		return Reply{Error: "the supervisor stopped before the handover was over", Ended: true}
 	}
 }
 
@@ -275,7 +277,10 @@ func (s *Supervisor) stop(sig syscall.Signal) {
 	}
 	if w := s.serving; w != nil {
 		s.serving = nil
-		s.drain(w)
+		if !s.opts.PassStop {
+			sig = s.opts.StopSignal
+		}
+		s.drain(w, sig)
 	}
 	s.endIfIdle()
 }

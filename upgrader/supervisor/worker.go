@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -67,7 +68,7 @@ func (s *Supervisor) spawn(w *worker) error {
 	program := w.release.program
 	env, pids := workerEnv(os.Environ(), w.release, about, w.notify.path, s.watchdog)
 	p, err := startFree(spawn.Options{
-		Program: program, Args: append([]string{program}, s.opts.arguments(w.release)...),
+		Program: program, Args: append([]string{cmp.Or(s.opts.Name, program)}, s.opts.arguments(w.release)...),
 		Env: env, PIDs: pids, Files: about.files,
 	})
 	if err != nil {
@@ -109,6 +110,14 @@ func pidfdFile(fd int) *os.File {
 	return os.NewFile(uintptr(fd), "pidfd")
 }
 
+// workerVariable holds the worker's PID, so that a program knows whether it is
+// meant where no socket, and so no LISTEN_PID, tells it.
+const workerVariable = "UPGRADERD_WORKER_PID"
+
+// IsWorker tells if this process is a worker of a supervisor: of an environment
+// that it inherited from one it is not.
+func IsWorker() bool { return os.Getenv(workerVariable) == strconv.Itoa(os.Getpid()) }
+
 // listenKeys are the variables of sd_listen_fds(3), and what systemd 262 adds.
 func listenKeys() []string {
 	return []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"}
@@ -120,13 +129,13 @@ func listenKeys() []string {
 func workerEnv(env []string, rel release, about told, notifyPath string, watchdog time.Duration) (out, pids []string) {
 	private := append(listenKeys(),
 		"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID", "MANAGERPID", "SYSTEMD_EXEC_PID",
-		"FDSTORE", keptVariable, "UPGRADERD_RELEASE", "UPGRADERD_VERSION")
+		"FDSTORE", keptVariable, "UPGRADERD_RELEASE", "UPGRADERD_VERSION", workerVariable)
 	for _, e := range env {
 		if key, _, _ := strings.Cut(e, "="); !slices.Contains(private, key) && !dialectKeys(key) {
 			out = append(out, e)
 		}
 	}
-	out, pids = append(out, about.env...), append(pids, about.pids...)
+	out, pids = append(out, about.env...), append(append(pids, about.pids...), workerVariable)
 	if notifyPath != "" {
 		out = append(out, "NOTIFY_SOCKET="+notifyPath)
 	}
