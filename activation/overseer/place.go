@@ -66,7 +66,9 @@ func (p place) listen(i int) supervisor.Listen {
 }
 
 // nameOf is what the socket of the i-th address is called in LISTEN_FDNAMES.
-func nameOf(i int) string { return fmt.Sprintf("address.%d", i) }
+func nameOf(i int) string { return fmt.Sprintf("%s%d", namePrefix, i) }
+
+const namePrefix = "address."
 
 // holds tells if an open socket is bound to the place.
 func (p place) holds(c syscall.Conn) bool {

@@ -4,13 +4,16 @@ import (
 	"context"
 	"crypto/sha1"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
+	"net/url"
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -35,7 +38,8 @@ type worker struct {
 	*Config
 	state     State
 	listeners []*listener
-	own       bool // the supervisor is a main process of this package
+	own       bool     // the supervisor is a main process of this package
+	stale     []string // names in the fd store that are of no use any more
 
 	ending context.Context // done when it is time to end
 	end    context.CancelFunc
@@ -113,17 +117,24 @@ func (w *worker) takeSockets() error {
 	}
 	for i, p := range w.places {
 		for _, s := range passed {
-			if found[i] == nil && !s.taken && s.packets() == p.packets() {
+			if found[i] == nil && !s.taken && s.packets() == p.packets() && (w.own || !s.ours()) {
 				found[i], s.taken = s, true
 			}
 		}
 		if found[i] == nil {
-			if found[i], err = p.open(i); err != nil {
+			if found[i], err = p.open(); err != nil {
 				return err
 			}
 		}
 	}
 	for _, s := range passed {
+		if !s.taken && s.ours() && !w.own {
+			// The release before listened there, and this one does not: left as it is, it
+			// would take connections that nobody accepts.
+			w.stale = append(w.stale, s.name)
+			s.close()
+			continue
+		}
 		if !s.taken {
 			found = append(found, s)
 			w.state.Addresses = append(w.state.Addresses[:len(w.state.Addresses):len(w.state.Addresses)], placeOf(s.addr()).String())
@@ -152,6 +163,7 @@ func (w *worker) takeSockets() error {
 
 // socket is one that was passed or opened: of connections or of packets.
 type socket struct {
+	name     string
 	listener net.Listener
 	packet   net.PacketConn
 	conn     syscall.Conn
@@ -159,6 +171,17 @@ type socket struct {
 }
 
 func (s *socket) packets() bool { return s.packet != nil }
+
+// ours tells a socket that open left for the next worker.
+func (s *socket) ours() bool { return strings.HasPrefix(s.name, namePrefix) }
+
+func (s *socket) close() {
+	if s.packet != nil {
+		s.packet.Close()
+		return
+	}
+	s.listener.Close()
+}
 
 func (s *socket) addr() net.Addr {
 	if s.packet != nil {
@@ -185,29 +208,30 @@ func passedSockets() ([]*socket, error) {
 	for _, name := range names {
 		if of := listeners[name]; len(of) > 0 {
 			listeners[name] = of[1:]
-			all = append(all, &socket{listener: of[0], conn: of[0].(syscall.Conn)})
+			all = append(all, &socket{name: name, listener: of[0], conn: of[0].(syscall.Conn)})
 		} else if of := packets[name]; len(of) > 0 {
 			packets[name] = of[1:]
-			all = append(all, &socket{packet: of[0], conn: of[0].(syscall.Conn)})
+			all = append(all, &socket{name: name, packet: of[0], conn: of[0].(syscall.Conn)})
 		}
 	}
 	return all, nil
 }
 
 // open listens, and leaves the socket with the supervisor for the next worker.
-func (p place) open(i int) (*socket, error) {
+func (p place) open() (*socket, error) {
+	name := namePrefix + url.QueryEscape(p.String()) // tells it from that of another release
 	if p.packets() {
 		c, err := net.ListenPacket(p.network, p.address)
 		if err != nil {
 			return nil, fmt.Errorf("no socket for %s was passed: %w", p, err)
 		}
-		return &socket{packet: c, conn: c.(syscall.Conn)}, activation.StorePacketConn(nameOf(i), c)
+		return &socket{packet: c, conn: c.(syscall.Conn)}, activation.StorePacketConn(name, c)
 	}
 	l, err := net.Listen(p.network, p.address)
 	if err != nil {
 		return nil, fmt.Errorf("no socket for %s was passed: %w", p, err)
 	}
-	return &socket{listener: l, conn: l.(syscall.Conn)}, activation.StoreListener(nameOf(i), l)
+	return &socket{listener: l, conn: l.(syscall.Conn)}, activation.StoreListener(name, l)
 }
 
 // accepting is told when a listener is first used. The worker is ready when all
@@ -233,7 +257,11 @@ func (w *worker) readyIn(d time.Duration) {
 		return // it is ready
 	}
 	w.waiting = time.AfterFunc(d, func() {
-		if err := activation.Ready(); err != nil {
+		err := activation.Ready()
+		for _, name := range w.stale { // obeyed from here on
+			err = errors.Join(err, activation.RemoveStored(name))
+		}
+		if err != nil {
 			w.warnf("say that the program is ready: %s", err)
 		}
 	})
