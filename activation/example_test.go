@@ -72,6 +72,15 @@ func ExampleServe() {
 	// Output: <nil>
 }
 
+func ExampleListenAndServe() {
+	// The whole of main: sockets in, readiness out, drained at the end.
+	log.Print(activation.ListenAndServe(":8080", nil))
+}
+
+func ExampleListenAndServeTLS() {
+	log.Print(activation.ListenAndServeTLS(":8443", "cert.pem", "key.pem", nil))
+}
+
 func ExampleListen() {
 	// The .socket unit says FileDescriptorName=web. By hand there is none.
 	l, err := activation.Listen("web", "tcp", "127.0.0.1:0")

@@ -27,6 +27,7 @@ var children = map[string]func() error{
 	"state":     childState,
 	"stored":    childStored,
 	"swap":      childSwap,
+	"oneline":   childOneline,
 }
 
 const childKey = "ACTIVATION_TEST_CHILD"
