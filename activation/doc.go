@@ -31,7 +31,13 @@
 //
 // # Draining
 //
-// [Serve] runs HTTP servers and ends them without failing a request.
+// [Serve] runs HTTP servers and ends them without failing a request;
+// [ListenAndServe] is that in one line.
+//
+// # Programs that are upgraded some other way
+//
+// Packages overseer and tableflip below this one have the shapes of the libraries of
+// these names; see docs/porting.
 //
 // # What it does not do
 //

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,6 +68,9 @@ func (s *Supervisor) spawn(w *worker) error {
 	}
 	program := w.release.program
 	env, pids := workerEnv(os.Environ(), w.release, about, w.notify.path, s.watchdog)
+	if s.serving != nil {
+		env = append(env, predecessorVariable+"="+strconv.Itoa(s.serving.pid))
+	}
 	p, err := startFree(spawn.Options{
 		Program: program, Args: append([]string{cmp.Or(s.opts.Name, program)}, s.opts.arguments(w.release)...),
 		Env: env, PIDs: pids, Files: about.files,
@@ -114,9 +118,33 @@ func pidfdFile(fd int) *os.File {
 // meant where no socket, and so no LISTEN_PID, tells it.
 const workerVariable = "UPGRADERD_WORKER_PID"
 
+// predecessorVariable holds the PID of the worker that serves while another
+// starts.
+const predecessorVariable = "UPGRADERD_PREDECESSOR_PID"
+
 // IsWorker tells if this process is a worker of a supervisor: of an environment
 // that it inherited from one it is not.
 func IsWorker() bool { return os.Getenv(workerVariable) == strconv.Itoa(os.Getpid()) }
+
+// Predecessor is the PID of the worker that served when this one was started, 0
+// if none did.
+func Predecessor() int {
+	pid, err := strconv.Atoi(os.Getenv(predecessorVariable))
+	if err != nil || !IsWorker() {
+		return 0
+	}
+	return pid
+}
+
+// RequestOwnHandover is [RequestHandover] for a worker: to its own supervisor, whose
+// notify socket lies beside the control socket.
+func RequestOwnHandover(ctx context.Context) (Reply, error) {
+	notify := os.Getenv("NOTIFY_SOCKET")
+	if !IsWorker() || notify == "" {
+		return Reply{}, errors.New("this process is no worker of a supervisor")
+	}
+	return RequestHandover(ctx, filepath.Dir(notify))
+}
 
 // listenKeys are the variables of sd_listen_fds(3), and what systemd 262 adds.
 func listenKeys() []string {
@@ -129,7 +157,7 @@ func listenKeys() []string {
 func workerEnv(env []string, rel release, about told, notifyPath string, watchdog time.Duration) (out, pids []string) {
 	private := append(listenKeys(),
 		"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "MAINPID", "MANAGERPID", "SYSTEMD_EXEC_PID",
-		"FDSTORE", keptVariable, "UPGRADERD_RELEASE", "UPGRADERD_VERSION", workerVariable)
+		"FDSTORE", keptVariable, "UPGRADERD_RELEASE", "UPGRADERD_VERSION", workerVariable, predecessorVariable)
 	for _, e := range env {
 		if key, _, _ := strings.Cut(e, "="); !slices.Contains(private, key) && !dialectKeys(key) {
 			out = append(out, e)
