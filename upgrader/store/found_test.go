@@ -1,0 +1,63 @@
+package store
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestFound(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "app")
+	r, err := Found(t.Context(), dir, "0-installed", "bin/app", strings.NewReader("program"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := View(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.removeAll(s.dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if got, ok, err := s.Link(Current); got != r || !ok || err != nil || r.Version != "0-installed" {
+		t.Errorf("current is %v, %v, %v; want %v", got, ok, err, r)
+	}
+	if err := s.Verify(t.Context(), r); err != nil {
+		t.Error(err)
+	}
+	program, err := s.Program(r, "bin/app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(program); string(text) != "program" || err != nil {
+		t.Errorf("got %q, %v", text, err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), incomingPre) {
+			t.Errorf("left: %s", e.Name())
+		}
+	}
+	// What is there stays.
+	again, err := Found(t.Context(), dir, "1", "bin/app", strings.NewReader("other"))
+	if again != r || err != nil {
+		t.Errorf("a second time: %v, %v; want %v", again, err, r)
+	}
+	if _, err := Found(t.Context(), dir+"2", "not a version", "bin/app", strings.NewReader("x")); err == nil {
+		t.Error("a bad version was taken")
+	}
+	unlock, err := s.Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	if _, err := Found(t.Context(), dir, "1", "bin/app", strings.NewReader("other")); err == nil {
+		t.Error("a store that somebody holds was changed")
+	}
+}
