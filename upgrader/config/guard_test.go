@@ -193,7 +193,7 @@ func TestGuardAgainstStrangers(t *testing.T) {
 		{Name: "etc/upgraderd/app.upgrade", Data: []byte(small)},
 		{Name: "usr/lib/upgraderd/app.upgrade", Data: []byte(small)},
 	})
-	strange := tree{root, guard{owners: []uint32{1 << 30}}}
+	strange := tree{root: root, guard: guard{owners: []uint32{1 << 30}}}
 	targets, ds := all(strange, true)
 	if len(targets) != 0 || len(ds) != 2 {
 		t.Errorf("got %d targets, %v", len(targets), ds)

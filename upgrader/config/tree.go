@@ -27,6 +27,7 @@ var errTooLarge = errors.New("too large")
 type tree struct {
 	root string
 	guard
+	instead *draft // taken for what is on disk under its name
 }
 
 // treeAt gives the tree below a directory, "" for the running system's.
@@ -37,7 +38,7 @@ func treeAt(root string) tree {
 	if abs, err := filepath.Abs(root); err == nil {
 		root = abs
 	}
-	return tree{root, guardOf(root, os.Geteuid())}
+	return tree{root: root, guard: guardOf(root, os.Geteuid())}
 }
 
 // real gives the name by which the running system knows a file of the tree.
@@ -103,6 +104,9 @@ func (t tree) follow(name string) (string, error) {
 // masked tells whether a name stands for "nothing": a link to /dev/null, or an
 // empty file.
 func (t tree) masked(name string) bool {
+	if t.instead.is(name) {
+		return len(t.instead.text) == 0
+	}
 	to, err := t.follow(name)
 	if err != nil {
 		return false
@@ -117,6 +121,9 @@ func (t tree) masked(name string) bool {
 // has tells whether a name is in the tree, wherever it leads. One that cannot be
 // looked for may be there.
 func (t tree) has(name string) bool {
+	if t.instead.is(name) {
+		return true
+	}
 	_, err := os.Lstat(t.real(name))
 	return err == nil || !missing(err)
 }
@@ -129,6 +136,9 @@ func missing(err error) bool {
 // read gives a regular file's bytes. It refuses one with more than most bytes,
 // and one that somebody else could have written.
 func (t tree) read(name string, most int64) ([]byte, error) {
+	if t.instead.is(name) {
+		return t.instead.text, nil
+	}
 	to, err := t.follow(name)
 	if err != nil {
 		return nil, err
@@ -162,6 +172,16 @@ func (t tree) read(name string, most int64) ([]byte, error) {
 // list gives the names in a directory, sorted; none if there is no such
 // directory. It refuses one that somebody else could have put names into.
 func (t tree) list(dir string) ([]string, error) {
+	names, err := t.entries(dir)
+	if err != nil || !t.instead.in(dir) {
+		return names, err
+	}
+	names = append(names, path.Base(t.instead.name))
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+func (t tree) entries(dir string) ([]string, error) {
 	to, err := t.follow(dir)
 	if err != nil {
 		return nil, err
