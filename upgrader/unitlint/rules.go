@@ -74,8 +74,8 @@ func Rules() []Rule {
 		},
 		{
 			Code: "UNIT_USER", Of: Any, Error: true, check: user,
-			Help: "The service runs as a user who can write the releases: as `upgraderd`, who owns them (an error), or as root, unless `ProtectSystem=strict` keeps it off. A worker that was broken into could then change what runs next, past every signature.",
-			Fix:  "`User=` with a user of the service's own, or `DynamicUser=yes`, in `[Service]`",
+			Help: "The service runs as a user who can write the releases: as `upgraderd`, who owns them (an error), or as root, unless `ProtectSystem=strict` or `ReadOnlyPaths=` keeps it off. A worker that was broken into could then change what runs next, past every signature.",
+			Fix:  "`User=` with a user of the service's own, or `DynamicUser=yes`, in `[Service]`; where it has to be root, `ReadOnlyPaths=-/var/lib/upgraderd`",
 		},
 		{
 			Code: "UNIT_STORE_WRITABLE", Of: Any, Error: true, check: storeWritable,

@@ -3,6 +3,7 @@ package unitlint
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -27,6 +28,14 @@ func user(v *view) []finding {
 	case "", "root", "0":
 		if p, _ := u.last("Service", "ProtectSystem"); p.value == "strict" {
 			return nil
+		}
+		for _, key := range []string{"ReadOnlyPaths", "ReadOnlyDirectories"} {
+			if slices.ContainsFunc(u.listed("Service", key), func(s setting) bool {
+				dir := strings.TrimLeft(s.value, "-+")
+				return path.IsAbs(dir) && below(v.store(), dir)
+			}) {
+				return nil
+			}
 		}
 		f.message = "the service runs as root: a worker could change what runs next" + assumed(given, "User=")
 	default:
