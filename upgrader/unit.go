@@ -225,9 +225,13 @@ func noHandover(f systemd.Facts, root string) string {
 		return fmt.Sprintf("its upgraderd supervise has --root=%s, the releases are in %s", have, root)
 	}
 	for _, line := range f.ExecReload {
-		if slices.Contains(line, "handover") {
-			return ""
+		if !slices.Contains(line, "handover") {
+			continue
 		}
+		if _, ok := serving(f); !ok && f.Running() && f.MainPID != 0 {
+			return "what runs was started before the unit ran upgraderd supervise"
+		}
+		return ""
 	}
 	if len(f.ExecReload) == 0 {
 		return "it runs under upgraderd supervise, but ExecReload= is missing (want ExecReload=/usr/bin/upgraderd handover)"

@@ -58,6 +58,30 @@ func TestPickSwap(t *testing.T) {
 	}
 }
 
+// A unit that was adopted, or edited, while it ran has nobody yet who could hand
+// over: it takes one restart.
+func TestPickSwapBeforeTheMove(t *testing.T) {
+	f := systemd.Facts{
+		ExecStart:   [][]string{{"/usr/bin/upgraderd", "supervise", "--root=/x", "--", "bin/app"}},
+		ExecReload:  [][]string{{"/usr/bin/upgraderd", "handover"}},
+		ActiveState: "active", MainPID: 7,
+	}
+	for status, want := range map[string]Swap{
+		"": SwapRestart, "Ready": SwapRestart,
+		"Waiting: no release is installed yet":           SwapHandover,
+		"Serving 1.0-0123456789ab (pid 8, generation 1)": SwapHandover,
+	} {
+		f.StatusText = status
+		if got, why, err := pickSwap(&Target{Unit: "app.service"}, f, "/x"); got != want || err != nil {
+			t.Errorf("with status %q got %q, %q, %v; want %q", status, got, why, err, want)
+		}
+	}
+	f.StatusText, f.ActiveState, f.MainPID = "", "inactive", 0
+	if got, _, err := pickSwap(&Target{Unit: "app.service"}, f, "/x"); got != SwapHandover || err != nil {
+		t.Errorf("for one that does not run got %q, %v", got, err)
+	}
+}
+
 func TestUsable(t *testing.T) {
 	for state, want := range map[string]string{
 		"loaded": "", "not-found": "UNIT_NOT_FOUND", "masked": "UNIT_MASKED", "bad-setting": "UNIT_BAD", "error": "UNIT_BAD", "stub": "UNIT_BAD",
