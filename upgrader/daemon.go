@@ -39,6 +39,8 @@ type Options struct {
 	Broken func(target string) bool
 	// Systemd moves the units. Required.
 	Systemd Systemd
+	// Observer hears of every change of a status. Default: nobody.
+	Observer Observer
 	// Log gets every event; see package journal. Default: nobody.
 	Log *slog.Logger
 	// Notify tells the service manager (sd_notify(3)): READY, STATUS,
@@ -53,6 +55,13 @@ type Options struct {
 	// Incoming bounds the artifacts that are fetched and unpacked at once, over
 	// all targets. Default 4.
 	Incoming int
+}
+
+// Observer hears of each status that a target gets, in its order. Its methods are
+// called by the machines, each for its own target, and must not block.
+type Observer interface {
+	Changed(TargetStatus)
+	Gone(target string) // it is no longer followed
 }
 
 // Daemon follows targets, each in a goroutine of its own. Its methods may be
@@ -72,8 +81,9 @@ type Daemon struct {
 	exits   chan string   // names of machines that ended
 	changed chan struct{} // a status changed; holds one token
 
-	mu     sync.Mutex
-	status map[string]TargetStatus
+	mu       sync.Mutex
+	status   map[string]TargetStatus
+	machines map[string]*machine
 }
 
 // New checks the options. Nothing is started and nothing on disk is touched.
@@ -89,6 +99,9 @@ func New(o Options) (*Daemon, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Observer == nil {
+		o.Observer = nobody{}
 	}
 	if o.Notify == nil {
 		o.Notify = func(...string) error { return nil }
@@ -107,9 +120,11 @@ func New(o Options) (*Daemon, error) {
 		exits:   make(chan string),
 		changed: make(chan struct{}, 1),
 		status:  map[string]TargetStatus{},
-		disk:    func(s *store.Store) disk { return s },
-		wall:    time.Now,
-		self:    ownRelease(o.StateDir, o.Program),
+
+		machines: map[string]*machine{},
+		disk:     func(s *store.Store) disk { return s },
+		wall:     time.Now,
+		self:     ownRelease(o.StateDir, o.Program),
 	}
 	d.newest = func(t *Target) (source, error) {
 		from := t.Source
@@ -123,6 +138,11 @@ func New(o Options) (*Daemon, error) {
 	}
 	return d, nil
 }
+
+type nobody struct{}
+
+func (nobody) Changed(TargetStatus) {}
+func (nobody) Gone(string)          {}
 
 // distinct refuses two targets of one name, or two that run one unit: they would
 // take turns undoing each other. Its configurations wait for each other.
@@ -169,6 +189,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	start := func(t *Target, s *heldStore) {
 		m := d.machine(t)
 		fleet[t.Name] = m
+		d.mu.Lock()
+		d.machines[t.Name] = m
+		d.mu.Unlock()
 		running.Go(func() {
 			d.follow(ctx, m, s)
 			select {
@@ -274,6 +297,7 @@ func (d *Daemon) put(st TargetStatus) {
 	d.mu.Lock()
 	d.status[st.Name] = st
 	d.mu.Unlock()
+	d.o.Observer.Changed(st)
 	select {
 	case d.changed <- struct{}{}:
 	default:
@@ -282,8 +306,10 @@ func (d *Daemon) put(st TargetStatus) {
 
 func (d *Daemon) drop(name string) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	delete(d.status, name)
+	delete(d.machines, name)
+	d.mu.Unlock()
+	d.o.Observer.Gone(name)
 }
 
 // busy is a target besides but that is on trial, "" if there is none.

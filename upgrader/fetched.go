@@ -27,11 +27,7 @@ func (m *machine) leaveStaged(ctx context.Context) Event {
 		return CheckPassed
 	}
 	m.record.Fetched = m.record.To
-	for _, v := range []string{version(m.record.To), o.Past} {
-		if past := m.record.Past; past == "" || fetcher.Version(v).Compare(fetcher.Version(past)) > 0 {
-			m.record.Past = v
-		}
-	}
+	m.passOver(version(m.record.To), o.Past)
 	m.emit(ctx, journal.UpgradeAwaited)
 	return UpgradeAwaited
 }

@@ -58,7 +58,9 @@ func (m *machine) look(ctx context.Context) (Event, error) {
 		return event, nil
 	}
 	m.inspect(ctx)
-	return m.consult(ctx, current, has)
+	within, done := m.interruptible(ctx, m.wanted)
+	defer done()
+	return m.consult(within, current, has)
 }
 
 // current is the release that is installed. Without knowing it, "newer" has no
@@ -438,7 +440,9 @@ func (m *machine) hold(ctx context.Context) (Event, error) {
 	case ok:
 		m.refuseOrder(ctx, o, "Swap=none leaves the unit to the operator; point current at the release and restart %s", m.target.Unit)
 	}
-	event, err := m.consult(ctx, current, has)
+	within, done := m.interruptible(ctx, m.wanted)
+	defer done()
+	event, err := m.consult(within, current, has)
 	if err != nil && !errors.Is(err, context.Canceled) {
 		err = fmt.Errorf("look for something newer than %s: %w", staged, err)
 	}

@@ -184,7 +184,8 @@ var _ Systemd = (*systemd.Client)(nil)
 // machine moves one target. One goroutine owns it; others leave a wish in
 // offer and read what it publishes.
 type machine struct {
-	target   *Target // this cycle's snapshot
+	target   *Target                // this cycle's snapshot
+	followed atomic.Pointer[Target] // the same, for others
 	store    disk
 	systemd  Systemd
 	newest   func(*Target) (source, error) // makes a source of a snapshot
@@ -222,7 +223,9 @@ type machine struct {
 	guard *Guarded // undo what is pending, and end; nil in the daemon
 
 	offered  atomic.Pointer[offer]
-	woken    chan struct{} // holds one token
+	taken    atomic.Pointer[string]             // the ID of an order that its sender took back
+	stop     atomic.Pointer[context.CancelFunc] // ends what an order can be taken back from
+	woken    chan struct{}                      // holds one token
 	publish  func(TargetStatus)
 	reported TargetStatus // what was published last
 	wall     wallClock
@@ -430,6 +433,7 @@ func (m *machine) adopt(ctx context.Context) error {
 // use makes t the snapshot of what follows.
 func (m *machine) use(t *Target) {
 	m.target = t
+	m.followed.Store(t)
 	m.dropSource()
 	m.way = ""
 	m.log = m.plain.With("target", t.Name)

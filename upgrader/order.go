@@ -227,6 +227,9 @@ func (m *machine) refuseOrder(ctx context.Context, o Order, format string, args 
 // is for choose to take.
 func (m *machine) obey(ctx context.Context, current store.Release, has bool) (Event, error) {
 	o, ok, err := m.toSwap(ctx)
+	if err == nil && m.answered { // it was taken back; what the source has can wait
+		return NothingNew, nil
+	}
 	if err != nil || !ok {
 		return "", err
 	}
@@ -262,6 +265,11 @@ func (m *machine) obey(ctx context.Context, current store.Release, has bool) (Ev
 func (m *machine) toSwap(ctx context.Context) (Order, bool, error) {
 	m.wanted = nil
 	o, ok, err := m.order(ctx)
+	if ok && m.tookBack(o) {
+		m.emit(ctx, journal.OrderTakenBack, slog.String("order", o.String()))
+		m.answer(o, VerdictCancelled, WantedBack)
+		return Order{}, false, nil
+	}
 	if err != nil || !ok || !o.stages() {
 		return o, ok, err
 	}
@@ -365,7 +373,7 @@ func (m *machine) unfit(ctx context.Context, o *Order, c fetcher.Candidate, curr
 // is answered with it where it leads to what a rollback returns to.
 func (m *machine) stopped(ctx context.Context) bool {
 	o, ok, err := m.order(ctx)
-	if err != nil || !ok || o.Verb != OrderRollback || m.record.Order != nil && m.record.Order.ID == o.ID {
+	if err != nil || !ok || o.Verb != OrderRollback || m.tookBack(o) || m.record.Order != nil && m.record.Order.ID == o.ID {
 		return false // an upgrade waits its turn, and this may be the order's own trial
 	}
 	if o.Version == "" || o.Version == version(m.record.From) {

@@ -87,6 +87,7 @@ const (
 	VerdictRolledBack   Verdict = "rolled-back"     // took traffic, turned bad, was undone
 	VerdictStuck        Verdict = "rollback-failed" // turned bad and could not be undone
 	VerdictInconclusive Verdict = "inconclusive"    // somebody else acted; neither good nor bad
+	VerdictCancelled    Verdict = "cancelled"       // its order was taken back before the swap
 	VerdictStaged       Verdict = "staged"          // of an order alone: it is here and verified, and waits for an upgrade
 )
 
@@ -149,13 +150,14 @@ func (m *machine) conclude(v Verdict, reason string) {
 		Reason: reason, When: m.wall.date(),
 	}
 	m.concludeAttempt(v, reason)
-	if v != VerdictInconclusive {
+	judged := v != VerdictInconclusive && v != VerdictCancelled
+	if judged {
 		r.Attempts = 0
 	}
 	if v == VerdictGood || v == VerdictInstalled {
 		r.accept()
 	}
-	if v != VerdictInconclusive {
+	if judged {
 		r.Fetched = "" // staged names another one now, or none
 	}
 	if v == VerdictGood {

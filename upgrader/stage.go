@@ -24,9 +24,21 @@ const (
 	roomSpare  = 64 << 20
 )
 
-// fetch is the step of Fetching: bring the candidate here and verify it, or
-// find its release on disk already.
+// fetch is the step of Fetching. An order can be taken back from it.
 func (m *machine) fetch(ctx context.Context) (Event, error) {
+	within, done := m.interruptible(ctx, m.ordered)
+	defer done()
+	event, err := m.bring(within)
+	if o := m.record.Order; event == FetchFailed && ctx.Err() == nil && o != nil && m.tookBack(*o) {
+		m.abandonOrder(ctx, *o)
+		return FetchFailed, nil
+	}
+	return event, err
+}
+
+// bring brings the candidate here and verifies it, or finds its release on disk
+// already.
+func (m *machine) bring(ctx context.Context) (Event, error) {
 	c := m.candidate
 	current, has, err := m.store.Link(store.Current)
 	if err != nil {

@@ -52,6 +52,11 @@ type TargetStatus struct {
 	Hold  *Hold       `json:"hold,omitempty"`
 	Pin   *wish.Pin   `json:"pin,omitempty"`
 	Skips []wish.Skip `json:"skips,omitempty"`
+	// Order is the operator's that is carried out or waits, nil if there is none, and
+	// Begun tells that it is carried out. Answer is how the last one ended.
+	Order  *Order `json:"order,omitempty"`
+	Begun  bool   `json:"order_begun,omitempty"`
+	Answer Answer `json:"answer,omitzero"`
 	// Unsigned is a source that nobody signs for (Verify=no).
 	Unsigned bool `json:"unsigned,omitempty"`
 }
@@ -101,6 +106,9 @@ func readStatus(stateDir string, t *Target) TargetStatus {
 		r.State = Idle
 	}
 	st := describe(s, t, r)
+	if st.Order == nil {
+		st.Order = waiting(s, r)
+	}
 	var now transfer
 	if ok, err := s.Progress(&now); err == nil && ok && r.State == Fetching && now.Digest == r.Digest {
 		st.Progress = &now.Progress
@@ -112,7 +120,11 @@ func readStatus(stateDir string, t *Target) TargetStatus {
 func describe(s links, t *Target, r record) TargetStatus {
 	st := TargetStatus{
 		Name: t.Name, Unit: t.Unit, Swap: t.Swap, State: r.State, Since: r.Since,
-		Last: r.Last, Trouble: r.Trouble, Unsigned: unsigned(t),
+		Last: r.Last, Trouble: r.Trouble, Unsigned: unsigned(t), Answer: r.Answer,
+	}
+	if o := r.Order; o != nil {
+		begun := *o // the machine goes on with its own
+		st.Order, st.Begun = &begun, true
 	}
 	if r.Swap != "" {
 		st.Swap = r.Swap
@@ -162,6 +174,16 @@ func describe(s links, t *Target, r record) TargetStatus {
 	return st
 }
 
+// waiting is the order that is on disk and was not begun, nil if there is none. One
+// that cannot be read is for the machine to tell.
+func waiting(s *store.Store, r record) *Order {
+	var o Order
+	if ok, err := s.Order(&o); err != nil || !ok || o.check() != nil || o.ID == r.Answer.ID {
+		return nil
+	}
+	return &o
+}
+
 func unsigned(t *Target) bool { return t.Source.Verify == "no" }
 
 // report publishes the machine's status to whoever asks the daemon.
@@ -170,6 +192,10 @@ func (m *machine) report() {
 	r.State = m.state
 	st := describe(m.store, m.target, r)
 	st.Serving, st.Checked = m.serving, m.checked
+	if o := m.wanted; o != nil && st.Order == nil && o.ID != r.Answer.ID {
+		waits := *o
+		st.Order = &waits
+	}
 	m.reported = st
 	m.publish(st)
 }

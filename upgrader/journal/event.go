@@ -23,6 +23,8 @@ type Event int
 const (
 	_ Event = iota
 	DaemonStarted
+	BusLost
+	BusReturned
 	LaunchFailed
 	ConfigReloaded
 	ConfigRejected
@@ -37,6 +39,7 @@ const (
 	SourceWentBack
 	OperatorOrdered
 	OrderRefused
+	OrderTakenBack
 	ReleasePassed
 	OperatorWished
 	WishEnded

@@ -11,6 +11,18 @@ func table() map[Event]Description {
 			"upgraderd started",
 			"It follows as many targets as this says: @UPGRADERD_TARGETS@\nList them with: upgraderd status",
 		},
+		BusLost: {
+			"BusLost", "371d814445e019df335b2c0836e7ad65", slog.LevelWarn,
+			"without the bus, going on all the same: {error}",
+			"upgraderd cannot be reached over D-Bus",
+			"@UPGRADERD_ERROR@\nIt goes on following its targets, and takes its name again when the bus is back. Until then nobody but root can give it orders. See: systemctl status dbus",
+		},
+		BusReturned: {
+			"BusReturned", "59880dff75b60ce182527d125946bb72", slog.LevelInfo,
+			"on the bus again as {name}",
+			"upgraderd can be reached over D-Bus again",
+			"Its name is @UPGRADERD_NAME@.",
+		},
 		LaunchFailed: {
 			"LaunchFailed", "fb23c8cdddc045b68c50120bd73e17f4", slog.LevelError,
 			"release {release} of upgraderd does not start, going on with what there was before: {error}",
@@ -95,6 +107,12 @@ func table() map[Event]Description {
 			"the order to {order} is not carried out: {reason}",
 			"An order for @UPGRADERD_TARGET@ was refused",
 			"It was: @UPGRADERD_ORDER@\n@UPGRADERD_REASON@",
+		},
+		OrderTakenBack: {
+			"OrderTakenBack", "c112535f238672b4c982e9e4fc8b0673", LevelNotice,
+			"the order to {order} was taken back",
+			"An order for @UPGRADERD_TARGET@ was taken back",
+			"It was: @UPGRADERD_ORDER@\nNothing was swapped. The release that it was about does not come by itself; what is newer does, and an order brings it all the same: upgraderd upgrade @UPGRADERD_TARGET@ VERSION",
 		},
 		ReleasePassed: {
 			"ReleasePassed", "6390e55764d5c76c0256072cb041cde7", slog.LevelInfo,
