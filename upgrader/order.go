@@ -167,6 +167,32 @@ func Ordered(stateDir, target, id string) (bool, error) {
 	return ok && o.ID == id, err
 }
 
+// Stands reports whether an order waits or is carried out, also where a later one has
+// taken its place on disk meanwhile; and how it ended, if it has. It may be neither.
+func Stands(stateDir, target, id string) (a Answer, answered, stands bool, err error) {
+	s, err := store.View(filepath.Join(stateDir, target))
+	if err != nil {
+		return Answer{}, false, false, err
+	}
+	for range 2 { // it may be answered, and go, between the two files
+		var r record
+		if _, err := s.LoadRecord(&r); err != nil {
+			return Answer{}, false, false, err
+		}
+		if r.Answer.ID == id {
+			return r.Answer, true, false, nil
+		}
+		if r.Order != nil && r.Order.ID == id {
+			return Answer{}, false, true, nil
+		}
+		var o Order
+		if ok, err := s.Order(&o); err == nil && ok && o.ID == id {
+			return Answer{}, false, true, nil
+		}
+	}
+	return Answer{}, false, false, nil
+}
+
 // order reads what the operator wants, if that is still to be done. What cannot
 // be an order is told and thrown away.
 func (m *machine) order(ctx context.Context) (Order, bool, error) {

@@ -3,12 +3,11 @@ package main
 import (
 	"cmp"
 	"fmt"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/config"
-	"github.com/upgraderd/upgraderd/upgrader/store"
 )
 
 func forgiveCommand() *cobra.Command {
@@ -23,28 +22,17 @@ the newest release again; systemctl reload upgraderd makes it look at once.`,
 			if target == nil {
 				return diagnostics.Err()
 			}
-			s, err := store.View(filepath.Join(stateDir, target.Name))
-			if err != nil {
-				return err
-			}
-			digests, err := s.KnownBad()
+			forgiven, err := upgrader.Forgive(stateDirectory(), target.Name)
 			if err != nil {
 				return err
 			}
 			out := cmd.OutOrStdout()
-			if len(digests) == 0 {
+			if len(forgiven) == 0 {
 				fmt.Fprintf(out, "nothing of %s is known bad\n", target.Name)
 				return nil
 			}
-			for _, d := range digests {
-				bad, _, err := s.Bad(d)
-				if err != nil {
-					return err
-				}
-				if err := s.Forgive(d); err != nil {
-					return err
-				}
-				fmt.Fprintf(out, "forgave %s (%.12s…)\n", cmp.Or(bad.Version, "a release"), d)
+			for _, bad := range forgiven {
+				fmt.Fprintf(out, "forgave %s (%.12s…)\n", cmp.Or(bad.Version, "a release"), bad.Digest)
 			}
 			fmt.Fprintln(out, "To have the newest release tried now: systemctl reload upgraderd")
 			return nil
