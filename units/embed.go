@@ -3,7 +3,8 @@
 // old or new, and never replaces one that somebody else changed.
 //
 //	systemd/    /usr/lib/systemd/system          daemon, check, source and guard, the template pair live@
-//	polkit-1/   /usr/share/polkit-1              what the daemon may ask of systemd
+//	polkit-1/   /usr/share/polkit-1              what the daemon may ask of systemd, and others of it
+//	dbus-1/     /usr/share/dbus-1                who is the daemon on the bus
 //	sysusers.d/ /usr/lib/sysusers.d              the daemon's user
 //	tmpfiles.d/ /usr/lib/tmpfiles.d              directories
 //	catalog/    /usr/lib/systemd/catalog         what journalctl -x explains
@@ -15,13 +16,14 @@ package units
 
 import "embed"
 
-//go:embed systemd polkit-1 sysusers.d tmpfiles.d catalog examples
+//go:embed systemd polkit-1 dbus-1 sysusers.d tmpfiles.d catalog examples
 var files embed.FS
 
 // destinations says where each top directory goes, relative to the root.
 var destinations = map[string]string{
 	"systemd":    "usr/lib/systemd/system",
 	"polkit-1":   "usr/share/polkit-1",
+	"dbus-1":     "usr/share/dbus-1",
 	"sysusers.d": "usr/lib/sysusers.d",
 	"tmpfiles.d": "usr/lib/tmpfiles.d",
 	"catalog":    "usr/lib/systemd/catalog",

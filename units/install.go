@@ -254,6 +254,7 @@ func nextSteps(r *os.Root, root string) []string {
 		"systemd-tmpfiles --create upgraderd.conf",
 		"journalctl --update-catalog",
 		"systemctl daemon-reload",
+		"systemctl reload dbus.service",
 		"systemctl enable --now upgraderd.service",
 		"# then one .upgrade file per service in /etc/upgraderd, as in /usr/share/doc/upgraderd/examples,",
 		"# and after each change there: systemctl reload upgraderd")

@@ -97,6 +97,16 @@ func NewHandler(stderr io.Writer, o Options) *Handler {
 	return &Handler{sink: s}
 }
 
+// Target is where lines go, in the words of org.freedesktop.LogControl1(5).
+func (h *Handler) Target() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.conn != nil || h.streamed {
+		return "journal"
+	}
+	return "console"
+}
+
 // Close closes the socket to the journal; lines written later go to stderr.
 func (h *Handler) Close() error {
 	h.mu.Lock()

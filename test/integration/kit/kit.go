@@ -72,6 +72,7 @@ func Boot(t *testing.T, suite string) *Machine {
 	m.Run("systemd-tmpfiles", "--create", "upgraderd.conf")
 	m.Run("journalctl", "--update-catalog")
 	m.Run("systemctl", "daemon-reload")
+	m.Run("systemctl", "reload", "dbus.service")
 	return m
 }
 
