@@ -1,0 +1,274 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/progress"
+)
+
+// verbTimeout bounds a verb: somebody may have to find a password, and the daemon has
+// a limit of its own for that.
+const verbTimeout = askTimeout + 30*time.Second
+
+// ErrNoDaemon tells that nobody has the daemon's name.
+var ErrNoDaemon = errors.New("upgraderd.service is not on the bus; start it: systemctl start upgraderd.service")
+
+// Client talks to the daemon. It is for one goroutine.
+type Client struct {
+	conn    *dbus.Conn
+	signals chan *dbus.Signal
+	names   map[dbus.ObjectPath]string // targets, by path
+}
+
+// Dial connects to the bus at an address, by default the system's. It needs no daemon
+// yet.
+func Dial(ctx context.Context, at string) (*Client, error) {
+	at = address(at)
+	c := &Client{signals: make(chan *dbus.Signal, 64), names: map[dbus.ObjectPath]string{}}
+	var err error
+	// In their order, however slow we are.
+	c.conn, err = dbus.Dial(at, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the bus at %s: %w; see: systemctl status dbus", at, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = c.conn.Close() })
+	c.conn.Signal(c.signals)
+	err = greet(ctx, c.conn)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		err = c.watch(ctx)
+	}
+	if err != nil {
+		_ = c.conn.Close()
+		return nil, fmt.Errorf("connect to the bus at %s: %w", at, err)
+	}
+	return c, nil
+}
+
+// watch has the daemon's signals sent, and those of its coming and going.
+func (c *Client) watch(ctx context.Context) error {
+	for _, rule := range [][]dbus.MatchOption{
+		{dbus.WithMatchSender(Name), dbus.WithMatchPathNamespace(basePath)},
+		{dbus.WithMatchSender(busFace), dbus.WithMatchInterface(busFace), dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(0, Name)},
+	} {
+		if err := c.conn.AddMatchSignalContext(ctx, rule...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close ends the connection.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// call calls a method of the daemon's and waits for the answer. It never starts the
+// daemon, and lets it ask for a password.
+func (c *Client) call(ctx context.Context, path dbus.ObjectPath, face, member string, args []any, into ...any) error {
+	ctx, cancel := context.WithTimeout(ctx, verbTimeout)
+	defer cancel()
+	m := &dbus.Message{
+		Type: dbus.TypeMethodCall, Flags: dbus.FlagNoAutoStart | dbus.FlagAllowInteractiveAuthorization,
+		Headers: map[dbus.HeaderField]dbus.Variant{
+			dbus.FieldPath: dbus.MakeVariant(path), dbus.FieldDestination: dbus.MakeVariant(Name),
+			dbus.FieldInterface: dbus.MakeVariant(face), dbus.FieldMember: dbus.MakeVariant(member),
+		},
+		Body: args,
+	}
+	if len(args) > 0 {
+		m.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(args...))
+	}
+	call := c.conn.SendWithContext(ctx, m, make(chan *dbus.Call, 1))
+	select {
+	case <-call.Done:
+	case <-ctx.Done():
+		return fmt.Errorf("the daemon did not answer: %w", ctx.Err())
+	}
+	switch name := called(call.Err); name {
+	case "":
+	case errorServiceUnknown, "org.freedesktop.DBus.Error.NameHasNoOwner":
+		return ErrNoDaemon
+	case errorInteractive:
+		return fmt.Errorf("%w; do it as root, or where a password can be asked for", call.Err)
+	}
+	if call.Err != nil {
+		return call.Err
+	}
+	return call.Store(into...)
+}
+
+// Target looks a target up by its name.
+func (c *Client) target(ctx context.Context, name string) (path dbus.ObjectPath, err error) {
+	err = c.call(ctx, basePath, managerFace, "GetTarget", []any{name}, &path)
+	return path, err
+}
+
+// Job is one that this client began.
+type Job struct {
+	ID    uint32
+	Path  dbus.ObjectPath
+	Order upgrader.Order
+	owner dbus.ObjectPath // the target's
+}
+
+// Order has the daemon carry out what o says. It returns when the order is on disk.
+func (c *Client) Order(ctx context.Context, target string, o upgrader.Order) (Job, error) {
+	members := map[upgrader.OrderVerb]string{upgrader.OrderFetch: "Fetch", upgrader.OrderUpgrade: "Upgrade", upgrader.OrderRollback: "Rollback"}
+	member := members[o.Verb]
+	if o.AllowDowngrade {
+		member = "Downgrade"
+	}
+	j := Job{Order: o}
+	var err error
+	if j.owner, err = c.target(ctx, target); err != nil {
+		return j, err
+	}
+	err = c.call(ctx, j.owner, targetFace, member, []any{o.Version}, &j.ID, &j.Path, &j.Order.ID)
+	return j, err
+}
+
+// Forgive lets the known bad releases of a target be tried again, and returns their
+// versions.
+func (c *Client) Forgive(ctx context.Context, target string) (versions []string, err error) {
+	path, err := c.target(ctx, target)
+	if err == nil {
+		err = c.call(ctx, path, targetFace, "Forgive", nil, &versions)
+	}
+	return versions, err
+}
+
+// View is what a client was told of a target.
+type View struct {
+	Name, State, To, Trouble string
+	Swap                     upgrader.Swap
+	Progress                 *progress.Progress
+	Order                    string // the ID of what is carried out or waits
+	Answer                   upgrader.Answer
+}
+
+// Await waits for the end of a job, and shows what goes on meanwhile. It outlives a
+// daemon that is restarted, since the order does.
+func (c *Client) Await(ctx context.Context, j Job, show func(View)) (upgrader.Answer, error) {
+	values := map[string]dbus.Variant{}
+	refresh := func() error {
+		return c.call(ctx, j.owner, propsFace, "GetAll", []any{targetFace}, &values)
+	}
+	if err := refresh(); err != nil {
+		return upgrader.Answer{}, err
+	}
+	away := false
+	for {
+		v := view(values)
+		switch {
+		case v.Answer.ID == j.Order.ID:
+			return v.Answer, nil
+		case away && v.Order != j.Order.ID && v.State != string(upgrader.Recovering):
+			return upgrader.Answer{}, fmt.Errorf("%s: the daemon came back without the order; see upgraderd status %s", v.Name, v.Name)
+		}
+		show(v)
+		s, err := c.next(ctx)
+		if err != nil {
+			return upgrader.Answer{}, err
+		}
+		switch s.Name {
+		case propsFace + ".PropertiesChanged":
+			if changed, ok := body[map[string]dbus.Variant](s, 1); ok && s.Path == j.owner {
+				for name, value := range changed {
+					values[name] = value
+				}
+			}
+		case managerFace + ".JobRemoved":
+			id, _ := body[uint32](s, 0)
+			result, _ := body[string](s, 3)
+			if id != j.ID || away {
+				break
+			}
+			switch Result(result) {
+			case ResultReplaced:
+				return upgrader.Answer{}, fmt.Errorf("%s: another order took the place of this one; see upgraderd status %s", v.Name, v.Name)
+			case ResultDropped:
+				return upgrader.Answer{}, fmt.Errorf("%s is not followed any more; see upgraderd verify %s", v.Name, v.Name)
+			}
+			verdict, _ := body[string](s, 4)
+			reason, _ := body[string](s, 5)
+			return upgrader.Answer{ID: j.Order.ID, Verdict: upgrader.Verdict(verdict), Reason: reason}, nil
+		case managerFace + ".TargetNew":
+			if path, _ := body[dbus.ObjectPath](s, 1); path == j.owner {
+				if err := refresh(); err != nil {
+					return upgrader.Answer{}, err
+				}
+			}
+		case busFace + ".NameOwnerChanged":
+			if owner, _ := body[string](s, 2); owner != "" {
+				away = true // numbers of jobs begin anew
+				// It may know its targets already, or tell of them soon.
+				if err := refresh(); err != nil && called(err) != errorUnknownObject {
+					return upgrader.Answer{}, err
+				}
+			}
+		}
+	}
+}
+
+// next is the next signal of the daemon's, or of its coming and going.
+func (c *Client) next(ctx context.Context) (*dbus.Signal, error) {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case s, ok := <-c.signals:
+			if !ok {
+				return nil, errors.New("the connection to the bus ended; see: systemctl status dbus")
+			}
+			if s.Name == busFace+".NameOwnerChanged" && s.Sender != busFace {
+				continue
+			}
+			return s, nil
+		}
+	}
+}
+
+// body is an argument of a signal.
+func body[T any](s *dbus.Signal, i int) (T, bool) {
+	var none T
+	if i >= len(s.Body) {
+		return none, false
+	}
+	v, ok := s.Body[i].(T)
+	return v, ok
+}
+
+// view reads the properties of a target. What is missing is "".
+func view(values map[string]dbus.Variant) View {
+	text := func(name string) string {
+		s, _ := values[name].Value().(string)
+		return s
+	}
+	v := View{Name: text("Name"), State: text("State"), To: text("To"), Trouble: text("Trouble"), Swap: upgrader.Swap(text("Swap"))}
+	var now transfer
+	if store(values["Progress"], &now) && now.Done >= 0 {
+		v.Progress = &progress.Progress{Done: now.Done, Total: now.Total, Rate: now.Rate, LeftSec: now.LeftSec}
+	}
+	var o ordered
+	if store(values["Order"], &o) {
+		v.Order = o.ID
+	}
+	var a answered
+	if store(values["Answer"], &a) {
+		v.Answer = upgrader.Answer{ID: a.ID, Verdict: upgrader.Verdict(a.Verdict), Reason: a.Reason}
+	}
+	return v
+}
+
+func store(v dbus.Variant, into any) bool {
+	return v.Value() != nil && dbus.Store([]any{v.Value()}, into) == nil
+}
