@@ -8,12 +8,14 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/activation"
 	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/bus"
 	"github.com/upgraderd/upgraderd/upgrader/config"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
@@ -35,27 +37,29 @@ targets again. This is what upgraderd.service runs, by way of upgraderd launch.`
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			handler := daemonLog(verbose)
+			handler, level := daemonLog(verbose)
 			defer func() { _ = handler.Close() }()
-			return follow(ctx, slog.New(handler))
+			return follow(ctx, handler, level)
 		},
 	}
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say what is only of interest when something is wrong")
 	return cmd
 }
 
-func daemonLog(verbose bool) *journal.Handler {
-	options := journal.Options{}
+// daemonLog is the daemon's, with what its level is set by.
+func daemonLog(verbose bool) (*journal.Handler, *slog.LevelVar) {
+	level := new(slog.LevelVar)
 	if verbose {
-		options.Level = slog.LevelDebug
+		level.Set(slog.LevelDebug)
 	}
-	return journal.NewHandler(os.Stderr, options)
+	return journal.NewHandler(os.Stderr, journal.Options{Level: level}), level
 }
 
 // follow runs the daemon until ctx ends.
-func follow(ctx context.Context, log *slog.Logger) error {
-	bus := systemd.New(systemd.Options{Log: log})
-	defer func() { _ = bus.Close() }()
+func follow(ctx context.Context, handler *journal.Handler, level *slog.LevelVar) error {
+	log := slog.New(handler)
+	pid1 := systemd.New(systemd.Options{Log: log})
+	defer func() { _ = pid1.Close() }()
 	interval, err := activation.WatchdogInterval()
 	if err != nil {
 		return err
@@ -65,8 +69,17 @@ func follow(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	targets, diagnostics := loadTargets(log)
-	daemon, err := upgrader.New(upgrader.Options{
-		StateDir: stateDirectory(), Targets: targets, Broken: diagnostics.Doubt, Systemd: bus, Log: log,
+	var daemon *upgrader.Daemon
+	reload := func(ctx context.Context) error {
+		targets, _ := loadTargets(log)
+		return daemon.Reload(ctx, targets)
+	}
+	face := bus.New(bus.Options{
+		StateDir: stateDirectory(), Version: versionText(), Reload: reload, Log: log,
+		Logs: bus.Logs{Level: level, Target: handler.Target(), Identifier: "upgraderd"},
+	})
+	daemon, err = upgrader.New(upgrader.Options{
+		StateDir: stateDirectory(), Targets: targets, Broken: diagnostics.Doubt, Systemd: pid1, Observer: face, Log: log,
 		Notify: activation.Notify, WatchdogInterval: interval, Program: program,
 	})
 	if err != nil {
@@ -79,8 +92,7 @@ func follow(ctx context.Context, log *slog.Logger) error {
 		for {
 			select {
 			case <-hangups:
-				targets, _ := loadTargets(log)
-				if err := daemon.Reload(ctx, targets); err != nil && ctx.Err() == nil {
+				if err := reload(ctx); err != nil && ctx.Err() == nil {
 					log.Error("reading the targets again", "error", err)
 				}
 			case <-ctx.Done():
@@ -88,6 +100,11 @@ func follow(ctx context.Context, log *slog.Logger) error {
 			}
 		}
 	}()
+	served, stopServing := context.WithCancel(ctx)
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer stopServing()
+	serving.Go(func() { face.Run(served, daemon) })
 	if err := daemon.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

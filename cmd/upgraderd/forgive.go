@@ -18,6 +18,9 @@ func forgiveCommand() *cobra.Command {
 the newest release again; systemctl reload upgraderd makes it look at once.`,
 		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !isRoot() {
+				return forgiveOverBus(cmd, args[0])
+			}
 			target, diagnostics := config.Peek("/", args[0])
 			if target == nil {
 				return diagnostics.Err()

@@ -22,7 +22,7 @@ func launchCommand() *cobra.Command {
 release starts, else as this program. This is what upgraderd.service runs.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			handler := daemonLog(verbose)
+			handler, level := daemonLog(verbose)
 			defer func() { _ = handler.Close() }()
 			log := slog.New(handler)
 			if config.Has("/", upgrader.OwnTarget) {
@@ -33,7 +33,7 @@ release starts, else as this program. This is what upgraderd.service runs.`,
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			return follow(ctx, log)
+			return follow(ctx, handler, level)
 		},
 	}
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say what is only of interest when something is wrong")

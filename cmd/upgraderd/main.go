@@ -63,7 +63,7 @@ func rootCommand() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withStatus(exitUsage, err) })
 	root.AddCommand(
-		statusCommand(), listCommand(), historyCommand(), showCommand(), checkCommand(), planCommand(), verifyCommand(), // what people read
+		statusCommand(), listCommand(), historyCommand(), showCommand(), checkCommand(), planCommand(), verifyCommand(), monitorCommand(), // what people read
 		fetchCommand(), importCommand(), upgradeCommand(), rollbackCommand(), installCommand(), // what people do
 		holdCommand(), unholdCommand(), pinCommand(), skipCommand(), forgiveCommand(), // what they forbid
 		launchCommand(), daemonCommand(), superviseCommand(), handoverCommand(), // what units run

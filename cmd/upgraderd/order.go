@@ -83,6 +83,9 @@ serves and proved itself.`,
 
 // order leaves o for the daemon, wakes it, and waits for the answer.
 func order(cmd *cobra.Command, name string, o upgrader.Order, noWait bool) error {
+	if !isRoot() {
+		return orderOverBus(cmd, name, o, noWait)
+	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	target, diagnostics := config.Peek("/", name)
