@@ -293,6 +293,9 @@ func (m *machine) toSwap(ctx context.Context) (Order, bool, error) {
 	o, ok, err := m.order(ctx)
 	if ok && m.tookBack(o) {
 		m.emit(ctx, journal.OrderTakenBack, slog.String("order", o.String()))
+		if o.Version != "" && o.Verb != OrderRollback {
+			m.passOver(o.Version)
+		}
 		m.answer(o, VerdictCancelled, WantedBack)
 		return Order{}, false, nil
 	}

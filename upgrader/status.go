@@ -122,7 +122,8 @@ func describe(s links, t *Target, r record) TargetStatus {
 		Name: t.Name, Unit: t.Unit, Swap: t.Swap, State: r.State, Since: r.Since,
 		Last: r.Last, Trouble: r.Trouble, Unsigned: unsigned(t), Answer: r.Answer,
 	}
-	if o := r.Order; o != nil {
+	// One that was begun and is not carried out was cut off, and will be begun again.
+	if o := r.Order; o != nil && r.State != Idle && r.State != Recovering {
 		begun := *o // the machine goes on with its own
 		st.Order, st.Begun = &begun, true
 	}

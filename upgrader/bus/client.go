@@ -97,6 +97,8 @@ func (c *Client) call(ctx context.Context, path dbus.ObjectPath, face, member st
 	case "":
 	case errorServiceUnknown, "org.freedesktop.DBus.Error.NameHasNoOwner":
 		return ErrNoDaemon
+	case errorNoReply:
+		return fmt.Errorf("it went away before it answered: %w", ErrNoDaemon)
 	case errorInteractive:
 		return fmt.Errorf("%w; do it as root, or where a password can be asked for", call.Err)
 	}
@@ -114,10 +116,11 @@ func (c *Client) target(ctx context.Context, name string) (path dbus.ObjectPath,
 
 // Job is one that this client began.
 type Job struct {
-	ID    uint32
-	Path  dbus.ObjectPath
-	Order upgrader.Order
-	owner dbus.ObjectPath // the target's
+	ID     uint32
+	Path   dbus.ObjectPath
+	Order  upgrader.Order
+	owner  dbus.ObjectPath // the target's
+	daemon string          // the unique name of the one that was asked
 }
 
 // Order has the daemon carry out what o says. It returns when the order is on disk.
@@ -131,6 +134,9 @@ func (c *Client) Order(ctx context.Context, target string, o upgrader.Order) (Jo
 	var err error
 	if j.owner, err = c.target(ctx, target); err != nil {
 		return j, err
+	}
+	if err := c.conn.BusObject().CallWithContext(ctx, busFace+".GetNameOwner", 0, Name).Store(&j.daemon); err != nil {
+		return j, fmt.Errorf("%w: %w", ErrNoDaemon, err)
 	}
 	err = c.call(ctx, j.owner, targetFace, member, []any{o.Version}, &j.ID, &j.Path, &j.Order.ID)
 	return j, err
@@ -159,19 +165,27 @@ type View struct {
 // daemon that is restarted, since the order does.
 func (c *Client) Await(ctx context.Context, j Job, show func(View)) (upgrader.Answer, error) {
 	values := map[string]dbus.Variant{}
+	away, fresh := false, false
+	// A daemon that is away, or does not know its targets yet, tells of them when it is
+	// there.
 	refresh := func() error {
-		return c.call(ctx, j.owner, propsFace, "GetAll", []any{targetFace}, &values)
+		err := c.call(ctx, j.owner, propsFace, "GetAll", []any{targetFace}, &values)
+		if errors.Is(err, ErrNoDaemon) || called(err) == errorUnknownObject {
+			fresh = false
+			return nil
+		}
+		fresh = err == nil
+		return err
 	}
 	if err := refresh(); err != nil {
 		return upgrader.Answer{}, err
 	}
-	away := false
 	for {
 		v := view(values)
 		switch {
 		case v.Answer.ID == j.Order.ID:
 			return v.Answer, nil
-		case away && v.Order != j.Order.ID && v.State != string(upgrader.Recovering):
+		case away && fresh && v.Order != j.Order.ID && v.State != string(upgrader.Recovering):
 			return upgrader.Answer{}, fmt.Errorf("%s: the daemon came back without the order; see upgraderd status %s", v.Name, v.Name)
 		}
 		show(v)
@@ -189,7 +203,7 @@ func (c *Client) Await(ctx context.Context, j Job, show func(View)) (upgrader.An
 		case managerFace + ".JobRemoved":
 			id, _ := body[uint32](s, 0)
 			result, _ := body[string](s, 3)
-			if id != j.ID || away {
+			if id != j.ID || s.Sender != j.daemon {
 				break
 			}
 			switch Result(result) {
@@ -208,10 +222,9 @@ func (c *Client) Await(ctx context.Context, j Job, show func(View)) (upgrader.An
 				}
 			}
 		case busFace + ".NameOwnerChanged":
-			if owner, _ := body[string](s, 2); owner != "" {
-				away = true // numbers of jobs begin anew
-				// It may know its targets already, or tell of them soon.
-				if err := refresh(); err != nil && called(err) != errorUnknownObject {
+			if owner, _ := body[string](s, 2); owner != "" && owner != j.daemon {
+				away = true
+				if err := refresh(); err != nil {
 					return upgrader.Answer{}, err
 				}
 			}

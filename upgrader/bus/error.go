@@ -25,6 +25,7 @@ const (
 	errorUnknownFace     = "org.freedesktop.DBus.Error.UnknownInterface"
 	errorUnknownProperty = "org.freedesktop.DBus.Error.UnknownProperty"
 	errorReadOnly        = "org.freedesktop.DBus.Error.PropertyReadOnly"
+	errorNoReply         = "org.freedesktop.DBus.Error.NoReply"
 	errorServiceUnknown  = "org.freedesktop.DBus.Error.ServiceUnknown"
 )
 

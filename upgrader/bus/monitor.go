@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -148,8 +149,8 @@ func (c *Client) Monitor(ctx context.Context, names []string, tell func(Event) e
 				err = w.tell(changed, say)
 			}
 		}
-		if err == ErrNoDaemon { //nolint:errorlint // it left while it was asked, and is told to have left next
-			err = nil
+		if errors.Is(err, ErrNoDaemon) {
+			err = nil // it left while it was asked, and is told to have left next
 		}
 		if err != nil {
 			return err

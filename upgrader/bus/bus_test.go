@@ -1,0 +1,430 @@
+package bus
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/progress"
+	diskstore "github.com/upgraderd/upgraderd/upgrader/store"
+)
+
+// daemonBus is a real dbus-daemon of its own.
+type daemonBus struct {
+	t       *testing.T
+	dir     string
+	address string
+	cmd     *exec.Cmd
+}
+
+const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig><listen>unix:path=%s</listen><auth>EXTERNAL</auth>
+<policy context="default"><allow send_destination="*"/><allow receive_sender="*"/><allow own="*"/></policy></busconfig>`
+
+func startBus(t *testing.T) *daemonBus {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "bus") // t.TempDir() can be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	b := &daemonBus{t: t, dir: dir, address: "unix:path=" + filepath.Join(dir, "socket")}
+	b.start()
+	t.Cleanup(b.stop)
+	return b
+}
+
+func (b *daemonBus) start() {
+	b.t.Helper()
+	config := filepath.Join(b.dir, "bus.conf")
+	if err := os.WriteFile(config, fmt.Appendf(nil, busConfig, filepath.Join(b.dir, "socket")), 0o644); err != nil {
+		b.t.Fatal(err)
+	}
+	b.cmd = exec.Command("dbus-daemon", "--config-file="+config, "--nofork", "--print-address")
+	out, err := b.cmd.StdoutPipe()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := b.cmd.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		b.t.Fatalf("dbus-daemon does not come up: %v", err)
+	}
+}
+
+func (b *daemonBus) stop() {
+	_ = b.cmd.Process.Kill()
+	_ = b.cmd.Wait()
+	_ = os.Remove(filepath.Join(b.dir, "socket"))
+}
+
+// fakeDaemon has a target app, whose orders lie in a real store.
+type fakeDaemon struct {
+	mu     sync.Mutex
+	looked []string
+	taken  []string
+}
+
+func (d *fakeDaemon) Look(target string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.looked = append(d.looked, target)
+}
+
+func (d *fakeDaemon) TakeBack(target, id string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.taken = append(d.taken, target+" "+id)
+	return nil
+}
+
+func (d *fakeDaemon) Foresee(context.Context, string) (upgrader.Plan, error) {
+	return upgrader.Plan{}, errors.New("the source is away")
+}
+
+func serve(t *testing.T, b *daemonBus, state string) (*Server, *fakeDaemon, func()) {
+	t.Helper()
+	s, d := New(Options{Address: b.address, StateDir: state, Version: "upgraderd 1"}), &fakeDaemon{}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.Run(ctx, d)
+	}()
+	stop := sync.OnceFunc(func() {
+		cancel()
+		<-ended
+	})
+	t.Cleanup(stop)
+	return s, d, stop
+}
+
+func dialed(t *testing.T, b *daemonBus) *Client {
+	t.Helper()
+	c, err := Dial(t.Context(), b.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not: %s", what)
+		}
+	}
+}
+
+// follows waits until the target app can be asked for.
+func follows(t *testing.T, c *Client) {
+	t.Helper()
+	eventually(t, "app is on the bus", func() bool {
+		_, err := c.target(t.Context(), "app")
+		return err == nil
+	})
+}
+
+func TestJobs(t *testing.T) {
+	b, state := startBus(t), t.TempDir()
+	disk, err := diskstore.Open(filepath.Join(state, "app"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, d, stop := serve(t, b, state)
+	c := dialed(t, b)
+	app := upgrader.TargetStatus{Name: "app", Unit: "app.service", State: upgrader.Idle}
+	s.Changed(app)
+	follows(t, c)
+
+	fetch, err := c.Order(t.Context(), "app", upgrader.Order{Verb: upgrader.OrderFetch, Version: "2.0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if there, err := upgrader.Ordered(state, "app", fetch.Order.ID); err != nil || !there {
+		t.Errorf("the order is on disk: %v, %v", there, err)
+	}
+	eventually(t, "the daemon looks", func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return slices.Contains(d.looked, "app")
+	})
+	if _, err := c.Order(t.Context(), "app", upgrader.Order{Verb: upgrader.OrderUpgrade}); called(err) != errorTargetBusy {
+		t.Errorf("a second order: got %v", err)
+	}
+	err = c.call(t.Context(), fetch.Path, jobFace, "Cancel", nil)
+	d.mu.Lock()
+	if err != nil || !slices.Equal(d.taken, []string{"app " + fetch.Order.ID}) {
+		t.Errorf("cancel: %v, taken back: %v", err, d.taken)
+	}
+	d.mu.Unlock()
+	var plan string
+	if err := c.call(t.Context(), fetch.owner, targetFace, "Plan", nil, &plan); err == nil || !strings.Contains(err.Error(), "the source is away") {
+		t.Errorf("plan: %q, %v", plan, err)
+	}
+
+	// A rollback takes the place of what waits.
+	back, err := c.Order(t.Context(), "app", upgrader.Order{Verb: upgrader.OrderRollback})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Await(t.Context(), fetch, func(View) {}); err == nil || !strings.Contains(err.Error(), "took the place") {
+		t.Errorf("the order that was replaced ends with %v", err)
+	}
+	// It is carried out, and answered.
+	views := make(chan View, 100)
+	end := make(chan upgrader.Answer, 1)
+	go func() {
+		a, err := c.Await(t.Context(), back, func(v View) { views <- v })
+		if err != nil {
+			t.Error(err)
+		}
+		end <- a
+	}()
+	app.State, app.To, app.Begun, app.Order = upgrader.Swapping, "1.0-000000000000", true, &back.Order
+	app.Progress = &progress.Progress{Done: 1, Total: 4, LeftSec: 3}
+	s.Changed(app)
+	for v := range views {
+		if v.State == "swapping" && v.Progress != nil && v.Progress.Total == 4 && v.Order == back.Order.ID {
+			break
+		}
+	}
+	app.State, app.To, app.Begun, app.Order, app.Progress = upgrader.Idle, "", false, nil, nil
+	app.Answer = upgrader.Answer{ID: back.Order.ID, Verdict: upgrader.VerdictGood, Reason: "it\nis"}
+	s.Changed(app)
+	if a := <-end; a.Verdict != upgrader.VerdictGood || a.Reason != `it\nis` {
+		t.Errorf("answer: %+v", a)
+	}
+
+	// An order of somebody else's is a job, too; and a target may go.
+	app.Order = &upgrader.Order{ID: "X", Verb: upgrader.OrderImport, File: "f"}
+	if err := disk.PlaceOrder(app.Order); err != nil {
+		t.Fatal(err)
+	}
+	s.Changed(app)
+	var jobs []jobEntry
+	eventually(t, "the order is a job", func() bool {
+		if err := c.call(t.Context(), basePath, managerFace, "ListJobs", nil, &jobs); err != nil {
+			t.Fatal(err)
+		}
+		return len(jobs) == 1 && jobs[0].Type == "import" && jobs[0].Target == "app"
+	})
+	s.Gone("app")
+	eventually(t, "app is gone", func() bool {
+		_, err := c.target(t.Context(), "app")
+		return called(err) == errorNoTarget
+	})
+	if err := c.call(t.Context(), jobs[0].Path, jobFace, "Cancel", nil); called(err) != errorUnknownObject {
+		t.Errorf("cancel a job that is gone: %v", err)
+	}
+	stop()
+	if _, err := c.target(t.Context(), "app"); !errors.Is(err, ErrNoDaemon) {
+		t.Errorf("without a daemon: %v", err)
+	}
+}
+
+// Whoever waits for an order goes on when the daemon is started again, and learns of
+// an answer that was given meanwhile.
+func TestAwaitOutlivesDaemon(t *testing.T) {
+	b, state := startBus(t), t.TempDir()
+	if _, err := diskstore.Open(filepath.Join(state, "app")); err != nil {
+		t.Fatal(err)
+	}
+	s, _, stop := serve(t, b, state)
+	app := upgrader.TargetStatus{Name: "app", State: upgrader.Idle}
+	s.Changed(app)
+	c := dialed(t, b)
+	follows(t, c)
+	j, err := c.Order(t.Context(), "app", upgrader.Order{Verb: upgrader.OrderUpgrade})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := make(chan error, 1)
+	go func() {
+		a, err := c.Await(t.Context(), j, func(View) {})
+		if err == nil && a.Verdict != upgrader.VerdictRefused {
+			err = fmt.Errorf("answer: %+v", a)
+		}
+		end <- err
+	}()
+	stop()
+	s, _, _ = serve(t, b, state)
+	app.State, app.Order = upgrader.Recovering, &j.Order
+	s.Changed(app)
+	app.State, app.Order, app.Answer = upgrader.Idle, nil, upgrader.Answer{ID: j.Order.ID, Verdict: upgrader.VerdictRefused}
+	s.Changed(app)
+	if err := <-end; err != nil {
+		t.Error(err)
+	}
+}
+
+// The bus may go and come; the server takes its name again.
+func TestBusReturns(t *testing.T) {
+	b := startBus(t)
+	s, _, _ := serve(t, b, t.TempDir())
+	s.Changed(upgrader.TargetStatus{Name: "app", State: upgrader.Idle})
+	follows(t, dialed(t, b))
+	b.stop()
+	s.Changed(upgrader.TargetStatus{Name: "app", State: upgrader.Fetching}) // which nobody hears
+	b.start()
+	follows(t, dialed(t, b))
+}
+
+func TestMonitor(t *testing.T) {
+	b := startBus(t)
+	s, _, stop := serve(t, b, t.TempDir())
+	app := upgrader.TargetStatus{Name: "app", State: upgrader.Idle, Current: "1.0-000000000000"}
+	s.Changed(app)
+	c := dialed(t, b)
+	follows(t, c)
+	if err := c.Monitor(t.Context(), []string{"nobody"}, nil); called(err) != errorNoTarget {
+		t.Errorf("of no target: %v", err)
+	}
+	heard := make(chan string, 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	end := make(chan error, 1)
+	go func() {
+		end <- c.Monitor(ctx, []string{"app"}, func(e Event) error { heard <- e.String(); return nil })
+	}()
+	hears := func(want ...string) {
+		t.Helper()
+		for _, w := range want {
+			select {
+			case got := <-heard:
+				if got != w {
+					t.Errorf("heard %q, want %q", got, w)
+				}
+			case <-time.After(time.Minute):
+				t.Fatalf("did not hear %q", w)
+			}
+		}
+	}
+	hears("app: idle, 1.0-000000000000 is current")
+	s.Changed(upgrader.TargetStatus{Name: "other", State: upgrader.Idle})
+	app.State, app.To = upgrader.Fetching, "2.0-111111111111"
+	s.Changed(app)
+	app.Progress = &progress.Progress{Done: 512, Total: 1024, Rate: 256, LeftSec: 2}
+	s.Changed(app)
+	app.State, app.To, app.Progress = upgrader.Idle, "", nil
+	app.Trouble = "no route"
+	s.Changed(app)
+	app.Trouble = ""
+	app.Current = "2.0-111111111111"
+	app.Last = &upgrader.Outcome{Verdict: upgrader.VerdictGood, From: "1.0", To: "2.0", When: time.Unix(1, 0)}
+	s.Changed(app)
+	hears("app: fetching 2.0-111111111111", "app: fetching 2.0-111111111111 512 B of 1.0 KiB (50 %), 256 B/s, 2s left", "app: idle", "app: no route",
+		"app: 2.0-111111111111 is current", "app: 1.0 → 2.0 good", "app: the trouble is over")
+	s.Gone("app")
+	hears("app: no longer followed")
+	stop()
+	hears("upgraderd left the bus; it is waited for")
+	s, _, _ = serve(t, b, t.TempDir())
+	s.Changed(app)
+	hears("upgraderd is on the bus", "app: idle, 2.0-111111111111 is current")
+	cancel()
+	if err := <-end; !errors.Is(err, context.Canceled) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestGate(t *testing.T) {
+	g := newGate()
+	var leave []func()
+	for i := range callsAll {
+		l, err := g.enter(fmt.Sprint(":1.", i/callsEach))
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave = append(leave, l)
+	}
+	if _, err := g.enter(":1.999"); err == nil {
+		t.Error("one more than there may be together")
+	}
+	leave[0]()
+	if _, err := g.enter(":1.1"); err == nil {
+		t.Error("one more than a client may have")
+	}
+	if _, err := g.enter(":1.999"); err != nil {
+		t.Error(err)
+	}
+	for _, l := range leave[1:] {
+		l()
+	}
+	if len(g.of) != 1 || *g.all != 1 {
+		t.Errorf("%v are left, %d together", g.of, *g.all)
+	}
+}
+
+func TestEscape(t *testing.T) {
+	for name, want := range map[string]string{"app": "app", "": "_", "1.app": "_31_2eapp", "a1": "a1", "foo-bar_baz": "foo_2dbar_5fbaz", "ä": "_c3_a4"} {
+		if got := escape(name); got != want {
+			t.Errorf("%q: got %s, want %s", name, got, want)
+		}
+		if !targetPath(name).IsValid() {
+			t.Errorf("%s is no path", targetPath(name))
+		}
+	}
+}
+
+// Whatever waits to be told, the newest of each target is.
+func TestNewestOfEach(t *testing.T) {
+	s := New(Options{})
+	for i := range 3 * newsMax {
+		s.Changed(upgrader.TargetStatus{Name: fmt.Sprint("t", i%3), To: fmt.Sprint(i)})
+	}
+	if len(s.news) >= newsMax {
+		t.Errorf("%d wait, want fewer than %d", len(s.news), newsMax)
+	}
+	last := map[string]string{}
+	for _, n := range s.news {
+		last[n.name] = n.status.To
+	}
+	for name, want := range map[string]string{"t0": fmt.Sprint(3*newsMax - 3), "t1": fmt.Sprint(3*newsMax - 2), "t2": fmt.Sprint(3*newsMax - 1)} {
+		if last[name] != want {
+			t.Errorf("%s: got %s, want %s", name, last[name], want)
+		}
+	}
+}
+
+// Every value is of the type that introspection says, and there is none that it does
+// not tell.
+func TestPropertiesAreDescribed(t *testing.T) {
+	s := New(Options{})
+	j := &job{id: 7, target: "app"}
+	for what, c := range map[string]struct {
+		said []property
+		have map[string]any
+	}{
+		"target": {targetProperties(), s.properties(&target{status: upgrader.TargetStatus{
+			Name: "app", KnownBad: []upgrader.KnownBad{{}}, Last: &upgrader.Outcome{}, Progress: &progress.Progress{},
+		}})},
+		"job": {jobProperties(), s.jobProps(j)},
+		"log": {(&link{Server: s}).logFace().props, (&link{Server: s}).readLogs("")},
+	} {
+		for _, p := range c.said {
+			v, ok := c.have[p.name]
+			if !ok || dbus.SignatureOf(v) != dbus.SignatureOf(p.zero) {
+				t.Errorf("%s: %s is %T, want %T", what, p.name, v, p.zero)
+			}
+			delete(c.have, p.name)
+		}
+		if len(c.have) > 0 {
+			t.Errorf("%s: not described: %v", what, c.have)
+		}
+	}
+}
