@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -75,7 +76,7 @@ func follow(ctx context.Context, handler *journal.Handler, level *slog.LevelVar)
 		return daemon.Reload(ctx, targets)
 	}
 	face := bus.New(bus.Options{
-		StateDir: stateDirectory(), Version: versionText(), Reload: reload, Log: log,
+		StateDir: stateDirectory(), Version: readBuild(debug.ReadBuildInfo()).Version, Reload: reload, Log: log,
 		Logs: bus.Logs{Level: level, Target: handler.Target(), Identifier: "upgraderd"},
 	})
 	daemon, err = upgrader.New(upgrader.Options{
