@@ -26,8 +26,9 @@ upgraderd upgrade TARGET applies it without the source.
 
 The release that waits does not come by itself; what is newer than it does, as
 ever. The exit status is 0 if it is staged, or if there is nothing to fetch.`,
-		Example: "  upgraderd fetch app\n  upgraderd fetch app 1.4.2 && upgraderd upgrade app",
-		Args:    usage(cobra.RangeArgs(1, 2)),
+		Example:           "  upgraderd fetch app\n  upgraderd fetch app 1.4.2 && upgraderd upgrade app",
+		ValidArgsFunction: complete(false, targetNames),
+		Args:              usage(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := upgrader.Order{Verb: upgrader.OrderFetch}
 			if len(args) == 2 {
@@ -53,8 +54,9 @@ is taken. With Verify=tuf it is the directory that holds metadata/ and targets/.
 The files are copied for the daemon, which verifies and checks them as if they
 had come from the source, with the same keys and limits, and leaves the release
 staged. upgraderd upgrade TARGET applies it. The exit status is 0 if it is staged.`,
-		Example: "  upgraderd import app /media/usb/app_1.4.2.zst\n  upgraderd import app /media/usb && upgraderd upgrade app",
-		Args:    usage(cobra.MinimumNArgs(2)),
+		Example:           "  upgraderd import app /media/usb/app_1.4.2.zst\n  upgraderd import app /media/usb && upgraderd upgrade app",
+		ValidArgsFunction: complete(true, targetNames, nil),
+		Args:              usage(cobra.MinimumNArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()

@@ -16,7 +16,8 @@ func forgiveCommand() *cobra.Command {
 		Short: "Let the known bad releases of a target be tried again",
 		Long: `Forget which digests of TARGET are known bad. The next look at the source takes
 the newest release again; systemctl reload upgraderd makes it look at once.`,
-		Args: usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: complete(false, targetNames),
+		Args:              usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !isRoot() {
 				return forgiveOverBus(cmd, args[0])

@@ -36,6 +36,7 @@ With --boot, before the services start: have each of them start with the release
 that proved itself, where another was on trial when the host went down.
 
 Nothing to do is success.`,
+		ValidArgsFunction: complete(false, targetNames),
 		Args: usage(func(cmd *cobra.Command, args []string) error {
 			if boot {
 				return cobra.NoArgs(cmd, args)

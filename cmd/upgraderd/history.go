@@ -28,8 +28,9 @@ func historyCommand() *cobra.Command {
 		Long: `Show the attempts to upgrade TARGET or to roll it back, oldest first, each with
 its verdict; the one under way comes last. upgraderd show tells more of one. It
 reads the store, so it works with the daemon running or not.`,
-		Example: "  upgraderd history app\n  upgraderd history app --json",
-		Args:    usage(cobra.ExactArgs(1)),
+		Example:           "  upgraderd history app\n  upgraderd history app --json",
+		ValidArgsFunction: complete(false, targetNames),
+		Args:              usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			all, err := readHistory(root, args[0])
 			if err != nil {
@@ -57,8 +58,9 @@ func showCommand() *cobra.Command {
 		Long: `Show one attempt to upgrade TARGET or to roll it back: the last, or that with
 the number ATTEMPT in upgraderd history. Each phase is a bar from when it began
 to when it ended, of the time that the whole took.`,
-		Example: "  upgraderd show app\n  upgraderd show app 17",
-		Args:    usage(cobra.RangeArgs(1, 2)),
+		Example:           "  upgraderd show app\n  upgraderd show app 17",
+		ValidArgsFunction: complete(false, targetNames, attempts),
+		Args:              usage(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			all, err := readHistory(root, args[0])
 			if err != nil {

@@ -31,8 +31,9 @@ upgraderd fetch, import and rollback are not.
 --for= is a time span as in systemd.time(7). --until= is a date, a time of day or
 both, here and now; it becomes a time span at once, which upgraderd counts while
 it runs: a clock that is set afterwards neither ends the hold nor keeps it.`,
-		Example: "  upgraderd hold app --for=2d --reason='trade fair'\n  upgraderd hold app --until='2026-12-01 08:00'",
-		Args:    usage(cobra.ExactArgs(1)),
+		Example:           "  upgraderd hold app --for=2d --reason='trade fair'\n  upgraderd hold app --until='2026-12-01 08:00'",
+		ValidArgsFunction: complete(false, targetNames),
+		Args:              usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m := w.mark()
 			d, err := holdTime(span, date, time.Now())
@@ -59,11 +60,12 @@ it runs: a clock that is set afterwards neither ends the hold nor keeps it.`,
 func unholdCommand() *cobra.Command {
 	var w wisher
 	cmd := &cobra.Command{
-		Use:     "unhold TARGET",
-		Short:   "Let upgrades of a target begin again",
-		Long:    "End the hold of TARGET. What the source offers meanwhile is taken at once.",
-		Example: "  upgraderd unhold app",
-		Args:    usage(cobra.ExactArgs(1)),
+		Use:               "unhold TARGET",
+		Short:             "Let upgrades of a target begin again",
+		Long:              "End the hold of TARGET. What the source offers meanwhile is taken at once.",
+		Example:           "  upgraderd unhold app",
+		ValidArgsFunction: complete(false, targetNames),
+		Args:              usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return w.change(cmd, args[0], func(target string, all *wish.Wishes) (string, error) {
 				if all.Hold == nil {

@@ -28,8 +28,9 @@ func listCommand() *cobra.Command {
 the newest that its source offered when it was asked last. It reads the store, so
 it works with the daemon running or not. --check asks the source of TARGET now,
 and changes nothing.`,
-		Example: "  upgraderd list app\n  upgraderd list app --check --json",
-		Args:    usage(cobra.MaximumNArgs(1)),
+		Example:           "  upgraderd list app\n  upgraderd list app --check --json",
+		ValidArgsFunction: complete(false, targetNames),
+		Args:              usage(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if ask && len(args) == 0 {
 				return withStatus(exitUsage, errors.New("--check needs a TARGET: whose source is to be asked?"))

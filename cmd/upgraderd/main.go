@@ -60,7 +60,6 @@ func rootCommand() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetOut(shown{os.Stdout})
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withStatus(exitUsage, err) })
 	root.AddCommand(
 		statusCommand(), listCommand(), historyCommand(), showCommand(), checkCommand(), planCommand(), verifyCommand(), monitorCommand(), // what people read
@@ -71,5 +70,6 @@ func rootCommand() *cobra.Command {
 		keygenCommand(), publishCommand(), // what publishers run
 		versionCommand(),
 	)
+	completing(root)
 	return root
 }

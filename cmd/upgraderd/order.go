@@ -38,8 +38,9 @@ says that it is meant.
 
 The release is checked, swapped in, watched, and undone if it turns bad, like any
 other. The exit status is 0 if it serves and proved itself.`,
-		Example: "  upgraderd upgrade app\n  upgraderd upgrade app 1.4.2 --allow-downgrade",
-		Args:    usage(cobra.RangeArgs(1, 2)),
+		Example:           "  upgraderd upgrade app\n  upgraderd upgrade app 1.4.2 --allow-downgrade",
+		ValidArgsFunction: complete(false, targetNames, versionsOnDisk),
+		Args:              usage(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 2 {
 				o.Version = args[1]
@@ -67,8 +68,9 @@ trial, its trial ends and it is undone.
 What was left does not come again by itself: only something newer does, or
 upgraderd upgrade TARGET VERSION. The exit status is 0 if the earlier release
 serves and proved itself.`,
-		Example: "  upgraderd rollback app\n  upgraderd rollback app 1.4.1",
-		Args:    usage(cobra.RangeArgs(1, 2)),
+		Example:           "  upgraderd rollback app\n  upgraderd rollback app 1.4.1",
+		ValidArgsFunction: complete(false, targetNames, versionsOnDisk),
+		Args:              usage(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := upgrader.Order{Verb: upgrader.OrderRollback}
 			if len(args) == 2 {

@@ -25,8 +25,9 @@ is gone back, whatever was accepted before. What is known bad, skipped or older
 than MinVersion= stays out of question.
 
 --none takes the pin back: what is newer comes by itself again.`,
-		Example: "  upgraderd pin app '1.4.*' --reason='2.0 drops our old clients'\n  upgraderd pin app --none",
-		Args:    usage(cobra.RangeArgs(1, 2)),
+		Example:           "  upgraderd pin app '1.4.*' --reason='2.0 drops our old clients'\n  upgraderd pin app --none",
+		ValidArgsFunction: complete(false, targetNames, versionsOnDisk),
+		Args:              usage(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if none == (len(args) == 2) {
 				return withStatus(exitUsage, errors.New("name a VERSION, or a PATTERN such as '1.4.*', or say --none"))
@@ -65,8 +66,9 @@ rollback. Others are, as ever. One that runs goes on; see upgraderd rollback.
 
 --none takes back all that is skipped. What is known bad is another matter: see
 upgraderd forgive.`,
-		Example: "  upgraderd skip app 1.5.0 --reason='slow on our disks'\n  upgraderd skip app --none",
-		Args:    usage(cobra.MinimumNArgs(1)),
+		Example:           "  upgraderd skip app 1.5.0 --reason='slow on our disks'\n  upgraderd skip app --none",
+		ValidArgsFunction: complete(true, targetNames, versionsOnDisk),
+		Args:              usage(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if none == (len(args) > 1) {
 				return withStatus(exitUsage, errors.New("name the VERSIONs, or say --none"))

@@ -33,8 +33,9 @@ now: which release it would take and how many bytes that is, how it would swap
 the unit and why so, for how long it would watch the release, and what the last
 swap was like; or why it would take nothing. No daemon is needed, and nothing is
 changed.`,
-		Example: "  upgraderd plan app\n  upgraderd plan app --json",
-		Args:    usage(cobra.ExactArgs(1)),
+		Example:           "  upgraderd plan app\n  upgraderd plan app --json",
+		ValidArgsFunction: complete(false, targetNames),
+		Args:              usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := foresee(cmd.Context(), root, args[0], cmd.ErrOrStderr())
 			if err != nil {
@@ -65,8 +66,9 @@ plan says more. What is held would not be taken.
 
 The exit status is 0 if there is one, 3 if there is none, and 1 if that cannot
 be told.`,
-		Example: "  upgraderd check app && systemctl reload upgraderd",
-		Args:    usage(cobra.ExactArgs(1)),
+		Example:           "  upgraderd check app && systemctl reload upgraderd",
+		ValidArgsFunction: complete(false, targetNames),
+		Args:              usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := foresee(cmd.Context(), root, args[0], cmd.ErrOrStderr())
 			if err != nil {

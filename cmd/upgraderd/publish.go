@@ -48,8 +48,9 @@ listed, too. See docs/deltas.md.
 --sign= runs any signer, such as --sign="gpg --batch --detach-sign": it gets
 SHA256SUMS as its last argument and leaves a signature beside it. The key that
 hosts have for it goes to --trust=.`,
-		Example: "  upgraderd publish /srv/app ./app --version=1.4.2 --key=release.key\n  upgraderd publish /srv/app --key=release.key --best-before=2027-06-30",
-		Args:    usage(cobra.MinimumNArgs(1)),
+		Example:           "  upgraderd publish /srv/app ./app --version=1.4.2 --key=release.key\n  upgraderd publish /srv/app --key=release.key --best-before=2027-06-30",
+		ValidArgsFunction: complete(true, nil),
+		Args:              usage(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()

@@ -27,7 +27,8 @@ func statusCommand() *cobra.Command {
 		Long: `Show every target, or those named: the release it runs, what is going on, and
 how the last attempt ended. It reads the store, so it works with the daemon
 running or not.`,
-		Example: "  upgraderd status\n  upgraderd status app --json",
+		ValidArgsFunction: complete(true, targetNames),
+		Example:           "  upgraderd status\n  upgraderd status app --json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			all, err := readStatus(root, args, cmd.ErrOrStderr())
 			if err != nil {

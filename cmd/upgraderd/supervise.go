@@ -44,6 +44,7 @@ SIGUSR1 goes to the worker, SIGTERM stops.`,
 		Example: `  ExecStart=/usr/bin/upgraderd supervise --root=%S/upgraderd/app -- bin/app -v
   ExecStart=/usr/bin/upgraderd supervise --root=%S/upgraderd/web --pass=nginx -- bin/nginx -p {release} -c nginx.conf
   upgraderd supervise --listen=web=tcp:127.0.0.1:8080 -- /srv/app/bin/app`,
+		ValidArgsFunction: complete(true, nil),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return withStatus(exitUsage, fmt.Errorf("no program to supervise\nName it after --, as in: upgraderd supervise -- /srv/app/bin/app"))

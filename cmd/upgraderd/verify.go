@@ -27,7 +27,8 @@ it: who signed, which release it would take, and whether that arrives whole.
 
 Exit status 1 if any could not be used. What works, but not as well as it could,
 is a warning.`,
-		Example: "  upgraderd verify\n  upgraderd verify ./app.upgrade\n  upgraderd verify --root=/mnt/image\n  upgraderd verify https://example.org/app --key=release.pub --pattern=app_@v",
+		ValidArgsFunction: orFiles(complete(true, targetNames)),
+		Example:           "  upgraderd verify\n  upgraderd verify ./app.upgrade\n  upgraderd verify --root=/mnt/image\n  upgraderd verify https://example.org/app --key=release.pub --pattern=app_@v",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && isSource(args[0]) {
 				return verifySource(cmd.Context(), cmd.OutOrStdout(), args[0], source)

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/config"
+	"github.com/upgraderd/upgraderd/upgrader/store"
+)
+
+// What a shell offers where an argument is to be typed. It reads files alone, and
+// those that this user may read: no source is asked, and no daemon, and what
+// cannot be read is not offered.
+
+// completing has the shell offer, for all verbs below root, directories and files to
+// flags that take them, and files to no argument that a verb has not asked them for.
+func completing(root *cobra.Command) {
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	offers := map[string]cobra.ShellCompDirective{
+		"directory": cobra.ShellCompDirectiveFilterDirs,
+		"file":      cobra.ShellCompDirectiveDefault,
+		"key":       cobra.ShellCompDirectiveDefault,
+	}
+	for _, cmd := range root.Commands() {
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			what, _ := pflag.UnquoteUsage(f)
+			if directive, ok := offers[what]; ok {
+				_ = cmd.RegisterFlagCompletionFunc(f.Name, cobra.FixedCompletions(nil, directive)) // once for each
+			}
+		})
+	}
+}
+
+// completion offers what fits to word, behind the arguments that stand already.
+// What comes after a tab describes it.
+type completion func(root string, args []string) []string
+
+// complete makes one of completions, for as many arguments. Behind them the last
+// goes on, if the verb takes any number.
+func complete(many bool, each ...completion) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		const directive = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+		n := len(args)
+		if n >= len(each) {
+			if !many {
+				return nil, directive
+			}
+			n = len(each) - 1
+		}
+		if each[n] == nil { // only the shell knows
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		root := "/"
+		if f := cmd.Flags().Lookup("root"); f != nil {
+			root = f.Value.String()
+		}
+		var fit []string
+		for _, c := range each[n](root, args) {
+			value, _, _ := strings.Cut(c, "\t")
+			if strings.HasPrefix(value, word) && !slices.Contains(args, value) {
+				fit = append(fit, c)
+			}
+		}
+		return fit, directive
+	}
+}
+
+// orFiles has the shell offer files where c has nothing.
+func orFiles(c cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+		fit, directive := c(cmd, args, word)
+		if len(fit) == 0 {
+			directive = cobra.ShellCompDirectiveDefault
+		}
+		return fit, directive
+	}
+}
+
+// targetNames are all targets, broken ones left out.
+func targetNames(root string, _ []string) []string {
+	targets, _ := config.PeekAll(root)
+	var names []string
+	for _, t := range targets {
+		names = append(names, t.Name+"\t"+t.Unit)
+	}
+	return names
+}
+
+// versionsOnDisk are those that the target in the first argument has here, the
+// newest first.
+func versionsOnDisk(root string, args []string) []string {
+	s, err := store.View(targetDir(root, args[0]))
+	if err != nil {
+		return nil
+	}
+	releases, err := s.Releases()
+	if err != nil {
+		return nil
+	}
+	slices.SortFunc(releases, func(a, b store.Release) int {
+		return fetcher.Version(b.Version).Compare(fetcher.Version(a.Version))
+	})
+	current, _, _ := s.Link(store.Current)
+	var versions []string
+	for _, r := range releases {
+		what := "on disk"
+		if r == current {
+			what = "current"
+		}
+		versions = append(versions, r.Version+"\t"+what)
+	}
+	return versions
+}
+
+// attempts are the numbers of those that are remembered, the last first.
+func attempts(root string, args []string) []string {
+	all, err := upgrader.History(filepath.Join(root, stateDir), filepath.Base(args[0]))
+	if err != nil {
+		return nil
+	}
+	var numbers []string
+	for _, a := range slices.Backward(all) {
+		numbers = append(numbers, strconv.Itoa(a.Number)+"\t"+change(a)+", "+attemptVerdict(a))
+	}
+	return numbers
+}
+
+// targetDir is where a target's releases are. A name that is a path is none.
+func targetDir(root, name string) string {
+	return filepath.Join(root, stateDir, filepath.Base(name))
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upgraderd/upgraderd/upgrader/store"
+)
+
+// Versions come as upgraderd orders them, and say which one runs.
+func TestVersionsOnDisk(t *testing.T) {
+	root := t.TempDir()
+	for _, r := range []string{"1.9-0123456789ab", "1.10-0123456789ac", "no-release"} {
+		if err := os.MkdirAll(filepath.Join(root, stateDir, "app/releases", r), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("releases/1.9-0123456789ab", filepath.Join(root, stateDir, "app", string(store.Current))); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"1.10\ton disk", "1.9\tcurrent"}
+	if got := versionsOnDisk(root, []string{"app"}); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := versionsOnDisk(root, []string{"../upgraderd/app"}); !slices.Equal(got, want) {
+		t.Errorf("of a path: got %q, want its last part's %q", got, want)
+	}
+	if got := versionsOnDisk(root, []string{"other"}); got != nil {
+		t.Errorf("of no target: got %q", got)
+	}
+}
+
+// Whoever adds a verb says what its arguments are: one that takes some, and has
+// no completion, is named here.
+func TestEveryVerbCompletes(t *testing.T) {
+	none := []string{"allows", "keygen", "run-check"}
+	for _, cmd := range rootCommand().Commands() {
+		takesSome := cmd.Args == nil || cmd.Args(cmd, []string{"a"}) == nil || cmd.Args(cmd, []string{"a", "b"}) == nil
+		if takesSome && cmd.ValidArgsFunction == nil && !slices.Contains(none, cmd.Name()) {
+			t.Errorf("%s: has arguments and no ValidArgsFunction, such as complete(false, targetNames)", cmd.Name())
+		}
+		if d := cmd.CompletionOptions.DefaultShellCompDirective; d != nil && *d != cobra.ShellCompDirectiveNoFileComp {
+			t.Errorf("%s: has a default of its own", cmd.Name())
+		}
+	}
+}
