@@ -8,6 +8,8 @@
 //	sysusers.d/ /usr/lib/sysusers.d              the daemon's user
 //	tmpfiles.d/ /usr/lib/tmpfiles.d              directories
 //	catalog/    /usr/lib/systemd/catalog         what journalctl -x explains
+//	man/        /usr/share/man                   man pages, compressed there
+//	bash-completion/, fish/, zsh/                what shells complete arguments by
 //	examples/   /usr/share/doc/upgraderd/examples
 //
 // The way of an operator to change one is the usual one, a drop-in or a file
@@ -16,16 +18,22 @@ package units
 
 import "embed"
 
-//go:embed systemd polkit-1 dbus-1 sysusers.d tmpfiles.d catalog examples
+//go:embed systemd polkit-1 dbus-1 sysusers.d tmpfiles.d catalog man bash-completion fish all:zsh examples
 var files embed.FS
+
+const manDir = "usr/share/man"
 
 // destinations says where each top directory goes, relative to the root.
 var destinations = map[string]string{
-	"systemd":    "usr/lib/systemd/system",
-	"polkit-1":   "usr/share/polkit-1",
-	"dbus-1":     "usr/share/dbus-1",
-	"sysusers.d": "usr/lib/sysusers.d",
-	"tmpfiles.d": "usr/lib/tmpfiles.d",
-	"catalog":    "usr/lib/systemd/catalog",
-	"examples":   "usr/share/doc/upgraderd/examples",
+	"systemd":         "usr/lib/systemd/system",
+	"polkit-1":        "usr/share/polkit-1",
+	"dbus-1":          "usr/share/dbus-1",
+	"sysusers.d":      "usr/lib/sysusers.d",
+	"tmpfiles.d":      "usr/lib/tmpfiles.d",
+	"catalog":         "usr/lib/systemd/catalog",
+	"man":             manDir,
+	"bash-completion": "usr/share/bash-completion",
+	"fish":            "usr/share/fish",
+	"zsh":             "usr/share/zsh",
+	"examples":        "usr/share/doc/upgraderd/examples",
 }

@@ -2,6 +2,7 @@ package units
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -86,12 +87,34 @@ func (i *installer) install(o Options) error {
 		if err != nil {
 			return err
 		}
-		return i.file(path.Join(destinations[top], rest), data)
+		name = path.Join(destinations[top], rest)
+		if destinations[top] == manDir {
+			name += ".gz"
+			if data, err = compress(data); err != nil {
+				return err
+			}
+		}
+		return i.file(name, data)
 	})
 	if err != nil {
 		return err
 	}
 	return i.saveRecord()
+}
+
+// compress makes a man page what hosts have: the same bytes of the same page, since
+// no time is in it.
+func compress(page []byte) ([]byte, error) {
+	var b bytes.Buffer
+	z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := z.Write(page); err != nil {
+		return nil, err
+	}
+	err = z.Close()
+	return b.Bytes(), err
 }
 
 // file installs one text file, or puts it beside one that was changed.

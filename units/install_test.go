@@ -1,7 +1,10 @@
 package units
 
 import (
+	"bytes"
+	"compress/gzip"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -69,6 +72,13 @@ func TestInstall(t *testing.T) {
 		"/usr/lib/sysusers.d/upgraderd.conf",
 		"/usr/lib/tmpfiles.d/upgraderd.conf",
 		"/usr/lib/systemd/catalog/upgraderd.catalog",
+		"/usr/share/man/man8/upgraderd.8.gz",
+		"/usr/share/man/man5/upgraderd.upgrade.5.gz",
+		"/usr/share/man/man1/upgraderd-supervise.1.gz",
+		"/usr/share/man/man7/upgraderd-activation.7.gz",
+		"/usr/share/bash-completion/completions/upgraderd",
+		"/usr/share/fish/vendor_completions.d/upgraderd.fish",
+		"/usr/share/zsh/vendor-completions/_upgraderd",
 		"/usr/share/doc/upgraderd/examples/app.upgrade",
 	} {
 		if _, ok := first[want]; !ok {
@@ -93,6 +103,32 @@ func TestInstall(t *testing.T) {
 	again := install(t, root, Options{Program: program})
 	if len(again.Written)+len(again.Kept) != 0 {
 		t.Errorf("the second time: got %+v, want nothing done", again)
+	}
+}
+
+// A man page is what gunzip makes the page of again.
+func TestInstallCompressesManPages(t *testing.T) {
+	root := t.TempDir()
+	install(t, root, Options{})
+	f, err := os.Open(filepath.Join(root, "usr/share/man/man8/upgraderd.8.gz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := files.ReadFile("man/man8/upgraderd.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("got %d bytes, want the page's %d", len(got), len(want))
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -46,5 +47,45 @@ func TestEveryVerbCompletes(t *testing.T) {
 		if d := cmd.CompletionOptions.DefaultShellCompDirective; d != nil && *d != cobra.ShellCompDirectiveNoFileComp {
 			t.Errorf("%s: has a default of its own", cmd.Name())
 		}
+	}
+}
+
+// The file for bash, as bash loads and calls it.
+func TestBashCompletes(t *testing.T) {
+	dir := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, filepath.Join(dir, "upgraderd")); err != nil { // what testscript calls main by
+		t.Fatal(err)
+	}
+	const script = `
+source /usr/share/bash-completion/bash_completion
+source ../../units/bash-completion/completions/upgraderd
+try() { # WORD... as typed, with the cursor behind the last
+	COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_LINE="$*" COMPREPLY=()
+	COMP_POINT=${#COMP_LINE} COMP_TYPE=9 COMP_KEY=9
+	__start_upgraderd 2>/dev/null # compopt is for a completion under way
+	printf '%s: %s\n' "$*" "${COMPREPLY[*]}"
+}
+complete -p upgraderd
+try upgraderd stat
+try upgraderd version --js
+try upgraderd rollb
+`
+	cmd := exec.Command("bash", "--norc", "-c", script)
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	const want = `complete -o default -F __start_upgraderd upgraderd
+upgraderd stat: status
+upgraderd version --js: --json
+upgraderd rollb: rollback
+`
+	if string(out) != want {
+		t.Errorf("got\n%s\nwant\n%s", out, want)
 	}
 }

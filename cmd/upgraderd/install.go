@@ -16,7 +16,7 @@ func installCommand() *cobra.Command {
 		Use:   "install",
 		Short: "Put the program, its units and its polkit rule in place",
 		Long: `Install this program as /usr/bin/upgraderd, with its units, polkit rule, user,
-directories, catalog and examples. A file that somebody edited is kept, and
+directories, catalog, man pages, completions and examples. A file that somebody edited is kept, and
 ours is put beside it. Doing it again changes nothing.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -17,6 +18,22 @@ const (
 	exitUsage   = 2
 	exitConfig  = 78 // EX_CONFIG: a restart would not help
 )
+
+// exitStatus is one of those, as people are told about it.
+type exitStatus struct {
+	code    int
+	meaning string
+}
+
+func exitStatuses() []exitStatus {
+	return []exitStatus{
+		{0, "it was done, or there was nothing to do"},
+		{exitFailure, "it was not done, and stderr says why"},
+		{exitUsage, "the command line is wrong"},
+		{exitNothingNew, "of check: there is no release to take"},
+		{exitConfig, "of what units run: the configuration is wrong, and a restart would not help"},
+	}
+}
 
 func main() {
 	root := rootCommand()
@@ -54,6 +71,7 @@ func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "upgraderd",
 		Short:         "Upgrade services while they serve",
+		Long:          rootText(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          usage(cobra.NoArgs),
@@ -72,4 +90,13 @@ func rootCommand() *cobra.Command {
 	)
 	completing(root)
 	return root
+}
+
+func rootText() string {
+	var b strings.Builder
+	b.WriteString("Upgrade services while they serve.\n\nExit status:\n")
+	for _, s := range exitStatuses() {
+		fmt.Fprintf(&b, "  %-3d %s\n", s.code, s.meaning)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
 }

@@ -23,7 +23,7 @@ func Reference() string {
 			fmt.Fprintf(&b, "\n## [%s]\n", section)
 		}
 		fmt.Fprintf(&b, "\n### %s=\n\n", k.Name)
-		fmt.Fprintf(&b, "`%s=%s` — %s\n\n%s\n\nExample: `%s=%s`\n", k.Name, k.Value, k.terms(), k.Help, k.Name, k.Example)
+		fmt.Fprintf(&b, "`%s=%s` — %s\n\n%s\n\nExample: `%s=%s`\n", k.Name, k.Value, k.Terms(), k.Help, k.Name, k.Example)
 	}
 	b.WriteString(referenceSpecifiers)
 	for _, s := range specifiers() {
@@ -33,9 +33,9 @@ func Reference() string {
 	return b.String()
 }
 
-// terms says whether a key is needed, how often it may come, and what holds
-// without it.
-func (k Key) terms() string {
+// Terms say in Markdown whether a key is needed, how often it may come, and what
+// holds without it.
+func (k Key) Terms() string {
 	var terms []string
 	switch {
 	case k.Required && k.Unless != "":
@@ -94,7 +94,7 @@ func (k Key) help(b *strings.Builder) {
 	fmt.Fprintf(b, "[%s] %s=%s\n", k.Section, k.Name, k.Value)
 	plain := strings.NewReplacer("`", "")
 	line := "   "
-	for _, word := range strings.Fields(plain.Replace(k.Help + " (" + k.terms() + "; for example " + k.Example + ")")) {
+	for _, word := range strings.Fields(plain.Replace(k.Help + " (" + k.Terms() + "; for example " + k.Example + ")")) {
 		if len(line)+1+len(word) > helpWidth {
 			b.WriteString(line + "\n")
 			line = "   "

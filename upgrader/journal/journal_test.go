@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"flag"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -17,26 +18,31 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write the catalog anew")
+var update = flag.Bool("update", false, "write catalog and guide anew")
 
 const catalogFile = "../../units/catalog/upgraderd.catalog"
 
-func TestCatalogFileIsTheTable(t *testing.T) {
-	var b bytes.Buffer
-	if err := WriteCatalog(&b); err != nil {
-		t.Fatal(err)
-	}
-	if *update {
-		if err := os.WriteFile(catalogFile, b.Bytes(), 0o644); err != nil {
+func TestFilesAreTheTable(t *testing.T) {
+	for file, write := range map[string]func(io.Writer) error{
+		catalogFile:                       WriteCatalog,
+		"../../docs/what-happens-when.md": WriteGuide,
+	} {
+		var b bytes.Buffer
+		if err := write(&b); err != nil {
 			t.Fatal(err)
 		}
-	}
-	have, err := os.ReadFile(catalogFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(have), b.String()); diff != "" {
-		t.Errorf("%s differs from the event table (-file +table); write it anew with -update:\n%s", catalogFile, diff)
+		if *update {
+			if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		have, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(have), b.String()); diff != "" {
+			t.Errorf("%s differs from the event table (-file +table); write it anew with -update:\n%s", file, diff)
+		}
 	}
 }
 
