@@ -3,8 +3,8 @@
 #   make demo     a live service is upgraded on a throwaway systemd, under load
 #   make test     linters, unit tests, integration tests on systemd 252, 257, 262
 #
-# Also: make build, lint, unit, integration, bench, soak, trees. What is missing
-# is installed first. Base trees and tools are kept in $(UPGRADERD_CACHE).
+# Also: make build, package, lint, unit, integration, bench, soak, trees. What is
+# missing is installed first. Base trees and tools are kept in $(UPGRADERD_CACHE).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -41,6 +41,10 @@ TOOLS := $(UPGRADERD_CACHE)/tools/$(shell go env GOVERSION)
 STATICCHECK := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)/staticcheck
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)/golangci-lint
 
+# So is what writes packages.
+NFPM_VERSION := v2.45.0
+NFPM := $(TOOLS)/nfpm-$(NFPM_VERSION)/nfpm
+
 # So are the servers that tests follow releases from, and what publishes there,
 # where Debian has none.
 VERSITYGW_VERSION := v1.8.0
@@ -50,9 +54,18 @@ VERSITYGW := $(TOOLS)/versitygw-$(VERSITYGW_VERSION)/versitygw
 METADATA_MOCK := $(TOOLS)/ec2-metadata-mock-$(METADATA_MOCK_VERSION)/ec2-metadata-mock
 ORAS := $(TOOLS)/oras-$(ORAS_VERSION)/oras
 
+# upgraderd version tells the commit, where git can say which that is.
+VCS := $(shell git rev-parse HEAD >/dev/null 2>&1 && echo true || echo false)
+
 .PHONY: build
 build:
-	CGO_ENABLED=0 go build -trimpath -o bin/upgraderd ./cmd/upgraderd
+	CGO_ENABLED=0 go build -trimpath -buildvcs=$(VCS) -o bin/upgraderd ./cmd/upgraderd
+
+# dist/upgraderd_VERSION-1_amd64.deb and dist/upgraderd-VERSION-1.x86_64.rpm; of two
+# builds of one commit each is equal bit by bit.
+.PHONY: package
+package: $(NFPM)
+	go run ./packaging -nfpm $(NFPM) -out dist
 
 .PHONY: test
 test: lint unit integration
@@ -64,7 +77,7 @@ lint: packages $(STATICCHECK) $(GOLANGCI_LINT)
 	go vet -tags integration,soak ./...
 	$(STATICCHECK) -tags integration,soak ./...
 	$(GOLANGCI_LINT) run ./...
-	shellcheck .ci/run test/lab/tree test/lab/keeper.sh
+	shellcheck .ci/run test/lab/tree test/lab/keeper.sh packaging/deb/p* packaging/rpm/*
 
 .PHONY: unit
 unit: packages servers
@@ -73,7 +86,7 @@ unit: packages servers
 
 # One package after the other: they measure what clients see.
 .PHONY: integration
-integration: packages trees
+integration: packages trees $(NFPM)
 	CGO_ENABLED=0 go test -tags integration -count=1 -p 1 -timeout 1h ./test/integration/...
 
 # The long runs, and their figures as one table: power cuts by the thousand, the
@@ -125,6 +138,9 @@ $(STATICCHECK):
 
 $(GOLANGCI_LINT):
 	GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+
+$(NFPM):
+	GOBIN=$(@D) go install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
 
 $(VERSITYGW):
 	GOBIN=$(@D) go install github.com/versity/versitygw/cmd/versitygw@$(VERSITYGW_VERSION)
