@@ -55,12 +55,7 @@ type Machine struct {
 func Boot(t *testing.T, suite string) *Machine {
 	t.Helper()
 	program := Build(t, "./cmd/upgraderd")
-	booted, err := lab.Boot(t.Context(), suite, lab.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := &Machine{Machine: booted, t: t}
-	t.Cleanup(m.close)
+	m := Bare(t, suite)
 	result, err := units.Install(m.Root(), units.Options{Program: program})
 	if err != nil {
 		t.Fatal(err)
@@ -73,6 +68,18 @@ func Boot(t *testing.T, suite string) *Machine {
 	m.Run("journalctl", "--update-catalog")
 	m.Run("systemctl", "daemon-reload")
 	m.Run("systemctl", "reload", "dbus.service")
+	return m
+}
+
+// Bare boots a machine of the suite that knows nothing of upgraderd.
+func Bare(t *testing.T, suite string) *Machine {
+	t.Helper()
+	booted, err := lab.Boot(t.Context(), suite, lab.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Machine{Machine: booted, t: t}
+	t.Cleanup(m.close)
 	return m
 }
 
