@@ -83,6 +83,7 @@ func rootCommand() *cobra.Command {
 		statusCommand(), listCommand(), historyCommand(), showCommand(), checkCommand(), planCommand(), verifyCommand(), monitorCommand(), // what people read
 		fetchCommand(), importCommand(), upgradeCommand(), rollbackCommand(), installCommand(), // what people do
 		holdCommand(), unholdCommand(), pinCommand(), skipCommand(), forgiveCommand(), // what they forbid
+		adoptCommand(), catCommand(), editCommand(), // what they write
 		launchCommand(), daemonCommand(), superviseCommand(), handoverCommand(), // what units run
 		guardCommand(), allowsCommand(), runCheckCommand(), runSourceCommand(),
 		keygenCommand(), publishCommand(), // what publishers run

@@ -226,7 +226,7 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
 			what := err.Error()
-			if strings.HasPrefix(what, "accepts ") { // cobra's own words are for programmers
+			if strings.HasPrefix(what, "accepts ") || strings.HasPrefix(what, "requires ") { // cobra's own words are for programmers
 				what = fmt.Sprintf("wrong number of arguments: %d", len(args))
 			}
 			return withStatus(exitUsage, fmt.Errorf("%s\nUsage: %s", what, strings.TrimSpace(cmd.UseLine())))
