@@ -298,13 +298,32 @@ func (a *adopter) move(ctx context.Context, unit string) error {
 	return fmt.Errorf("%w\nEverything was put back, and it runs as before; see why: journalctl -u %s", err, unit)
 }
 
-// revert takes an adoption back, and the service with it.
+// revert takes an adoption back, and the service with it. The daemon forgets the
+// target first, so that it does not move a unit that is on its way back.
 func (a *adopter) revert(ctx context.Context, unit string, moved bool) error {
 	u, err := disk.Undo(unit)
 	if err != nil {
 		return err
 	}
-	if err := disk.Remove(u); err != nil {
+	upgrade, rest := u, u
+	upgrade.Files, rest.Files = nil, nil
+	for _, f := range u.Files {
+		if filepath.Ext(f.Name) == ".upgrade" {
+			upgrade.Files = append(upgrade.Files, f)
+		} else {
+			rest.Files = append(rest.Files, f)
+		}
+	}
+	upgrade.Dirs = nil
+	if err := disk.Remove(upgrade); err != nil {
+		return err
+	}
+	if len(upgrade.Files) > 0 && daemonRuns(ctx, a.bus) == nil {
+		if err := wakeDaemon(ctx); err != nil {
+			return err
+		}
+	}
+	if err := disk.Remove(rest); err != nil {
 		return err
 	}
 	if err := a.bus.ReloadFiles(ctx); err != nil {
@@ -345,15 +364,10 @@ func (a *adopter) moveBack(ctx context.Context, u adopt.Undoing) error {
 }
 
 // forget removes the releases of a target that is gone, once nothing runs from
-// them, and has the daemon drop it.
+// them.
 func (a *adopter) forget(ctx context.Context, u adopt.Undoing) error {
 	if u.Target == "" {
 		return nil
-	}
-	if daemonRuns(ctx, a.bus) == nil {
-		if err := wakeDaemon(ctx); err != nil {
-			return err
-		}
 	}
 	dir := filepath.Join(stateDir, u.Target)
 	set, err := a.bus.Settings(ctx, u.Unit)
@@ -368,7 +382,7 @@ func (a *adopter) forget(ctx context.Context, u adopt.Undoing) error {
 		a.say("  systemctl restart %s\n  rm -r %s", u.Unit, dir)
 		return nil
 	}
-	return os.RemoveAll(dir) // follows no link
+	return store.Erase(ctx, dir)
 }
 
 // undo takes everything back.
@@ -389,6 +403,11 @@ func (a *adopter) undo(ctx context.Context, unit string) error {
 	fmt.Fprint(a.out, u.Diff())
 	if u.Target != "" {
 		a.say("\nThe releases in %s go, too.", filepath.Join(stateDir, u.Target))
+	}
+	if u.Target != "" {
+		if pending, err := upgrader.Pending(stateDir, u.Target); err != nil || pending {
+			return errors.Join(err, fmt.Errorf("an upgrade of %s is under way\nWait for its verdict: upgraderd status %s", u.Target, u.Target))
+		}
 	}
 	if a.dry {
 		return nil

@@ -157,6 +157,9 @@ func (a *Adoption) handoverDropIn(s Service, w Wishes, p program) string {
 	if s.Stops {
 		l.inService("# The supervisor ends its workers itself.\nExecStop=")
 	}
+	if s.PIDFile != "" {
+		l.inService("# After a reload systemd would take a worker that it names for the main process.\nPIDFile=")
+	}
 	if own := unix.SignalName(syscall.Signal(s.KillSignal)); own != "" && own != "SIGTERM" {
 		l.inService("KillSignal=SIGTERM")
 	}

@@ -62,6 +62,7 @@ func TestPlanFiles(t *testing.T) {
 			s := service(knows)
 			s.Type, s.NotifyAccess, s.User, s.Restart, s.KillMode, s.KillSignal = "notify", "main", "app", "always", "mixed", 3
 			s.RuntimeDirectory, s.Stops, s.RestartDelay, s.TimeoutStart, s.TimeoutStop = []string{"app"}, true, 5*time.Second, 30*time.Second, -1
+			s.PIDFile = "/run/app.pid"
 			s.SyslogIdentifier, s.Families, s.NoExecPaths = "own", []string{"AF_INET"}, []string{"/"}
 			return s
 		}()},

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/upgraderd/upgraderd/upgrader/store/reason"
 )
@@ -88,4 +90,37 @@ func copyProgram(name string, from io.Reader, d Digest) error {
 		return fmt.Errorf("it changed while it was copied; got digest %s, want %s", got, d)
 	}
 	return nil
+}
+
+// erasePatience bounds the wait for a daemon that has yet to let go of a target.
+const erasePatience = 30 * time.Second
+
+// Erase removes a target's directory, and all releases in it. What runs from it is
+// the caller's to know. A store that is not there is no error.
+func Erase(ctx context.Context, dir string) error {
+	op := "remove the releases in " + dir
+	s, err := View(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, erasePatience)
+	defer cancel()
+	for {
+		unlock, err := s.Lock()
+		if err == nil {
+			defer unlock()
+			return reason.FS(op, s.asOwner(func() error { return s.removeAll(s.dir) }))
+		}
+		if !errors.Is(err, ErrLocked) {
+			return reason.FS(op, err)
+		}
+		select {
+		case <-ctx.Done():
+			return reason.FS(op, err)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }

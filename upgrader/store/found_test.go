@@ -1,6 +1,8 @@
 package store
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,8 +58,24 @@ func TestFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unlock()
 	if _, err := Found(t.Context(), dir, "1", "bin/app", strings.NewReader("other")); err == nil {
 		t.Error("a store that somebody holds was changed")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := Erase(ctx, dir); !errors.Is(err, ErrLocked) {
+		t.Errorf("a store that somebody holds: got %v, want ErrLocked", err)
+	}
+	erased := make(chan error)
+	go func() { erased <- Erase(t.Context(), dir) }()
+	unlock()
+	if err := <-erased; err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after it was erased: %v", err)
+	}
+	if err := Erase(t.Context(), dir); err != nil {
+		t.Error(err)
 	}
 }

@@ -22,8 +22,9 @@ type Settings struct {
 	// Commands are ExecStart= with its prefixes.
 	Commands []Command
 	// Stops tells that there is an ExecStop=.
-	Stops bool
-	User  string
+	Stops   bool
+	PIDFile string
+	User    string
 	// DynamicUser, Restart and the like are the settings of these names.
 	DynamicUser              bool
 	Restart                  string
@@ -86,6 +87,7 @@ func (c *Client) Settings(ctx context.Context, unit string) (Settings, error) {
 		ControlGroup:             value[string](s, "ControlGroup"),
 		Commands:                 started(s),
 		Stops:                    len(commands(s["ExecStop"])) > 0,
+		PIDFile:                  value[string](s, "PIDFile"),
 		User:                     value[string](s, "User"),
 		DynamicUser:              value[bool](s, "DynamicUser"),
 		Restart:                  value[string](s, "Restart"),
