@@ -89,11 +89,11 @@ func TestWishes(t *testing.T) {
 		"a hold ends by itself": func(t *testing.T, w *world) {
 			old := w.running("1.0")
 			w.start()
-			w.hold(time.Hour)
+			w.hold(10 * time.Minute)
 			name := w.publish("2.0", "")
-			w.stays(59*time.Minute, old)
+			w.stays(9*time.Minute, old)
 			st := w.status()
-			if st.Hold == nil || st.Hold.LeftSec < 60 || st.Hold.LeftSec > 15*60 || brief(st) != "held" {
+			if st.Hold == nil || st.Hold.LeftSec < 60 || st.Hold.LeftSec > 120 || brief(st) != "held" {
 				t.Errorf("status: %+v, %s", st.Hold, brief(st))
 			}
 			w.comes(name)
@@ -104,7 +104,7 @@ func TestWishes(t *testing.T) {
 			if got, err := Wished(w.state, "app"); err != nil || got.Hold != nil {
 				t.Errorf("wished: %+v, %v", got, err)
 			}
-			w.saysOnce("2.0 is not taken: held until 2000-01-01 01:")
+			w.saysOnce("2.0 is not taken: held until 2000-01-01 00:")
 			w.saysOnce("the operator wishes: held until")
 			w.saysOnce("not wished any more, its time is over: held until")
 		},
@@ -113,7 +113,7 @@ func TestWishes(t *testing.T) {
 			w.start()
 			w.hold(0)
 			name := w.publish("2.0", "")
-			w.stays(24*time.Hour, old)
+			w.stays(30*time.Minute, old)
 			w.unhold()
 			w.settles(name, VerdictGood)
 			w.saysOnce("not wished any more, the operator took it back: held by anna because fair")
@@ -121,9 +121,9 @@ func TestWishes(t *testing.T) {
 		"held while the daemon was away": func(t *testing.T, w *world) {
 			old := w.running("1.0")
 			name := w.publish("2.0", "")
-			w.hold(time.Hour)
+			w.hold(10 * time.Minute)
 			w.start()
-			w.stays(50*time.Minute, old)
+			w.stays(8*time.Minute, old)
 			w.kill()
 			w.unhold()
 			w.start()
@@ -134,9 +134,9 @@ func TestWishes(t *testing.T) {
 			old := w.running("1.0")
 			w.start()
 			w.hold(time.Minute)
-			w.hold(time.Hour)
+			w.hold(10 * time.Minute)
 			name := w.publish("2.0", "")
-			w.stays(50*time.Minute, old)
+			w.stays(8*time.Minute, old)
 			w.comes(name)
 			w.settles(name, VerdictGood)
 		},
@@ -146,13 +146,13 @@ func TestWishes(t *testing.T) {
 			w.unit.during = func(verb string) {
 				if strings.HasPrefix(verb, "start upgraderd-check@") {
 					w.unit.during = nil
-					w.hold(time.Hour)
+					w.hold(10 * time.Minute)
 				}
 			}
 			w.start()
 			name := w.publish("2.0", "")
 			w.eventually("held", func(st TargetStatus) bool { return st.Hold != nil && st.State == Idle && st.Staged == name })
-			w.stays(50*time.Minute, old)
+			w.stays(8*time.Minute, old)
 			if st := w.status(); st.Staged != name || st.Last.Verdict != VerdictInconclusive || !strings.Contains(st.Last.Reason, "upgraderd unhold app") {
 				t.Errorf("status: %+v, %+v", st, st.Last)
 			}
@@ -172,14 +172,14 @@ func TestWishes(t *testing.T) {
 			w.unit.during = func(verb string) {
 				if strings.HasPrefix(verb, "start upgraderd-check@") {
 					w.unit.during = nil
-					w.hold(time.Hour)
+					w.hold(10 * time.Minute)
 				}
 			}
 			a := w.answered(w.order(Order{Verb: OrderUpgrade, Version: "2.0"}), VerdictRefused)
 			if !strings.Contains(a.Reason, "held until") {
 				t.Errorf("answer: %+v", a)
 			}
-			w.stays(50*time.Minute, old)
+			w.stays(8*time.Minute, old)
 			w.comes(name)
 			w.settles(name, VerdictGood)
 		},
@@ -195,7 +195,7 @@ func TestWishes(t *testing.T) {
 			w.start()
 			w.publish("2.0", "")
 			w.eventually("skipped", func(st TargetStatus) bool { return len(st.Skips) == 1 && st.Last != nil && st.Last.To == "2.0" })
-			w.stays(time.Hour, old)
+			w.stays(5*time.Minute, old)
 		},
 		"a trial that is held comes to its verdict": func(t *testing.T, w *world) {
 			w.running("1.0")
@@ -205,7 +205,7 @@ func TestWishes(t *testing.T) {
 			w.hold(0)
 			w.settles(name, VerdictGood)
 			w.publish("3.0", "")
-			w.stays(time.Hour, name)
+			w.stays(5*time.Minute, name)
 		},
 		"orders against a hold": func(t *testing.T, w *world) {
 			old := w.running("1.0")
@@ -228,7 +228,7 @@ func TestWishes(t *testing.T) {
 				t.Errorf("answer: %+v", a)
 			}
 			w.answered(w.order(Order{Verb: OrderRollback, Version: "1.0"}), VerdictGood)
-			w.stays(time.Hour, old)
+			w.stays(5*time.Minute, old)
 			fourth := w.publish("4.0", "")
 			w.answered(w.order(Order{Verb: OrderUpgrade, DespiteHold: true}), VerdictGood)
 			w.stays(time.Minute, fourth)
@@ -246,9 +246,9 @@ func TestWishes(t *testing.T) {
 			w.start()
 			name := w.publish("2.0", "")
 			w.eventually("waits", func(st TargetStatus) bool { return st.State == Held })
-			w.hold(time.Hour)
+			w.hold(10 * time.Minute)
 			w.edit(func(t *Target) { t.Swap = SwapAuto })
-			time.Sleep(50 * time.Minute)
+			time.Sleep(8 * time.Minute)
 			if st := w.status(); st.State != Held || st.Current != old {
 				t.Fatalf("status: %+v", st)
 			}
@@ -279,10 +279,10 @@ func TestWishes(t *testing.T) {
 				t.Errorf("history: %+v, %v", all, err)
 			}
 			w.publish("2.1", "")
-			w.stays(time.Hour, older)
+			w.stays(5*time.Minute, older)
 			w.saysOnce("2.1 is not taken: app is pinned to 1.4.*; to take that back: upgraderd pin app --none")
 			w.publish("1.4.0", "")
-			w.stays(time.Hour, older)
+			w.stays(5*time.Minute, older)
 			newer := w.publish("1.4.3", "")
 			w.settles(newer, VerdictGood)
 			if a := w.answered(w.order(Order{Verb: OrderUpgrade, Version: "2.1"}), VerdictRefused); !strings.Contains(a.Reason, "pinned to 1.4.*") {
@@ -290,9 +290,9 @@ func TestWishes(t *testing.T) {
 			}
 			w.kill()
 			w.start()
-			w.stays(time.Hour, newer)
+			w.stays(5*time.Minute, newer)
 			w.answered(w.order(Order{Verb: OrderRollback}), VerdictGood)
-			w.stays(time.Hour, older) // 1.4.3 was passed over
+			w.stays(5*time.Minute, older) // 1.4.3 was passed over
 			last := w.publish("1.4.4", "")
 			w.settles(last, VerdictGood)
 			w.pin("")
@@ -304,10 +304,10 @@ func TestWishes(t *testing.T) {
 			w.unit.behave["1.4"] = neverReady
 			w.pin("1.4")
 			w.eventually("refused", func(st TargetStatus) bool { return len(st.KnownBad) == 1 })
-			w.stays(time.Hour, now)
+			w.stays(5*time.Minute, now)
 			w.pin("")
 			w.publish("1.9", "") // the floor is where it was
-			w.stays(time.Hour, now)
+			w.stays(5*time.Minute, now)
 		},
 		"a pin after a rollback": func(t *testing.T, w *world) {
 			old, _ := upgraded(w)
@@ -322,13 +322,13 @@ func TestWishes(t *testing.T) {
 			w.start()
 			w.publish("1.4", "")
 			w.pin("1.*")
-			w.stays(time.Hour, now)
+			w.stays(5*time.Minute, now)
 		},
 		"nothing of the pin is offered": func(t *testing.T, w *world) {
 			_, now := upgraded(w)
 			w.pin("7.*")
 			w.publish("3.0", "")
-			w.stays(time.Hour, now)
+			w.stays(5*time.Minute, now)
 			w.settles(w.publish("7.1", ""), VerdictGood)
 		},
 		"a skipped version": func(t *testing.T, w *world) {
@@ -338,7 +338,7 @@ func TestWishes(t *testing.T) {
 			w.publish("2.0", "")
 			between := w.publish("1.5", "")
 			w.settles(between, VerdictGood)
-			w.stays(time.Hour, between)
+			w.stays(5*time.Minute, between)
 			w.saysOnce("2.0 is not taken: 2.0 skipped; to take that back: upgraderd skip app --none")
 			if a := w.answered(w.order(Order{Verb: OrderUpgrade, Version: "2.0"}), VerdictRefused); !strings.Contains(a.Reason, "skipped") {
 				t.Errorf("answer: %+v", a)
@@ -360,7 +360,7 @@ func TestWishes(t *testing.T) {
 			w.skip("2.0")
 			w.unhold()
 			w.answered(w.order(Order{Verb: OrderUpgrade}), VerdictRefused)
-			w.stays(time.Hour, old)
+			w.stays(5*time.Minute, old)
 		},
 		"wishes that nobody can read": func(t *testing.T, w *world) {
 			old := w.running("1.0")
@@ -370,7 +370,7 @@ func TestWishes(t *testing.T) {
 			}
 			w.start()
 			name := w.publish("2.0", "")
-			w.stays(time.Hour, old)
+			w.stays(5*time.Minute, old)
 			if st := w.status(); !strings.Contains(st.Trouble, "wishes.json") || !strings.Contains(st.Trouble, "remove it") {
 				t.Errorf("status: %q", st.Trouble)
 			}
@@ -398,7 +398,7 @@ func TestWishes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			in(t, func(t *testing.T, w *world) {
-				w.target.Source.PollInterval = time.Minute
+				w.target.Confirm.Window = 10 * time.Second
 				f(t, w)
 				w.oracle()
 			})
@@ -417,10 +417,10 @@ func TestPlanTellsWishes(t *testing.T) {
 		w.running("1.0")
 		w.publish("1.5", "")
 		w.publish("2.0", "")
-		w.hold(time.Hour)
+		w.hold(10 * time.Minute)
 		w.skip("2.0")
 		p := w.foresee()
-		if p.To != "1.5" || len(p.InTheWay) != 1 || !strings.HasPrefix(p.InTheWay[0], "held until 2000-01-01 01:") ||
+		if p.To != "1.5" || len(p.InTheWay) != 1 || !strings.HasPrefix(p.InTheWay[0], "held until 2000-01-01 00:") ||
 			!strings.Contains(strings.Join(p.Remarks, "\n"), "2.0 is not taken: 2.0 skipped") {
 			t.Errorf("plan: %+v", p)
 		}

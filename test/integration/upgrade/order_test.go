@@ -62,6 +62,9 @@ func TestOrders(t *testing.T) {
 		}
 		serves("2.0.0")
 
+		wishes(t, m, source, serves)
+		serves("3.3.0")
+
 		for verb, want := range map[string]string{"rollback nobody": "no such file", "rollback hello 7.0.0": "on disk", "upgrade hello 9.9.9": "does not offer"} {
 			if out := m.Fails(append([]string{"upgraderd"}, strings.Fields(verb)...)...); !strings.Contains(out, want) {
 				t.Errorf("%s: got %q, want %q", verb, out, want)
@@ -72,7 +75,7 @@ func TestOrders(t *testing.T) {
 			t.Errorf("without a daemon: %q", out)
 		}
 		m.Run("systemctl", "start", "upgraderd.service")
-		m.Eventually("the order is carried out", func() bool { return strings.HasPrefix(current(m), "1.") && target(t, m)["state"] == "idle" })
+		m.Eventually("the order is carried out", func() bool { return strings.HasPrefix(current(m), "2.0.0-") && target(t, m)["state"] == "idle" })
 
 		m.NothingLost(clients)
 		if got := m.Property(unit, "MainPID"); got != pid {
