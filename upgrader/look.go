@@ -113,11 +113,15 @@ func (m *machine) consult(ctx context.Context, current store.Release, has bool) 
 		m.retryAfter(m.pause.next(0))
 		return LookFailed, err
 	}
-	if m.wanted.stages() || m.wanted.insists() {
+	if m.wanted.stages() || m.insists(m.wanted) {
 		ok = m.settleOrder(ctx, *m.wanted, c, ok, current, has)
 	}
 	if why := m.heldBack(nil); ok && m.ordered == nil && why != "" {
 		m.forbid(ctx, c.Version, why)
+		return NothingNew, nil
+	}
+	m.shut = false
+	if ok && m.ordered == nil && m.waits(ctx, c) {
 		return NothingNew, nil
 	}
 	if !ok {
@@ -166,6 +170,11 @@ func (m *machine) await(ctx context.Context) error {
 		m.retryAt = time.Time{}
 	}
 	if left, ok := m.holdLeft(); ok {
+		waiting, cancel = context.WithTimeout(waiting, left)
+		defer cancel()
+	}
+	if left, ok := m.untilOpen(); ok {
+		m.shut = false
 		waiting, cancel = context.WithTimeout(waiting, left)
 		defer cancel()
 	}
@@ -226,7 +235,7 @@ func (m *machine) choose(ctx context.Context, l fetcher.Listing, current store.R
 			m.ordered = o
 			return c, why == "" && err == nil, err
 		}
-		if o.Verb == OrderUpgrade && !o.DespiteHold {
+		if o.Verb == OrderUpgrade && !m.insists(o) {
 			m.answer(*o, "", "") // it was to look, and this is the look
 		} else {
 			m.ordered = o

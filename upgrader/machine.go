@@ -235,6 +235,7 @@ type machine struct {
 	terms    map[store.Digest]term
 	wishes   wish.Wishes // as they were read last, those that are in force
 	held     term        // of the hold
+	shut     bool        // something waits for a window
 
 	candidate fetcher.Candidate // from Idle to Fetching
 	wanted    *Order            // an upgrade that the operator ordered, for choose

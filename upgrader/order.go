@@ -90,7 +90,9 @@ func (o *Order) stages() bool {
 
 // insists tells an order to upgrade to the newest that is not only to look: it has
 // to be known which release the order is for.
-func (o *Order) insists() bool { return o != nil && o.DespiteHold && o.Version == "" }
+func (m *machine) insists(o *Order) bool {
+	return o != nil && o.Verb == OrderUpgrade && o.Version == "" && (o.DespiteHold || m.closed() != "")
+}
 
 // check refuses what is no order.
 func (o Order) check() error {

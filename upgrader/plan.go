@@ -45,7 +45,7 @@ type Plan struct {
 	// UnderWay is the version that is on its way now, "" if none. It comes to its
 	// verdict first.
 	UnderWay string `json:"under_way,omitempty"`
-	// InTheWay is what the operator forbids: To is not taken before that is over.
+	// InTheWay are a hold and hours: To is not swapped in before they are over.
 	InTheWay []string `json:"in_the_way,omitempty"`
 	// Remarks are what stands in the way of what the source offers.
 	Remarks []string `json:"remarks,omitempty"`
@@ -165,6 +165,9 @@ func (m *machine) foresee(ctx context.Context, f *fetcher.Fetcher, p *Plan) erro
 	}
 	p.To, p.File = string(c.Version), c.Name
 	if why := m.heldBack(nil); why != "" {
+		p.InTheWay = append(p.InTheWay, why)
+	}
+	if why := m.closed(); why != "" {
 		p.InTheWay = append(p.InTheWay, why)
 	}
 	if c.HasDigest() {

@@ -39,6 +39,8 @@ type TargetStatus struct {
 	// Fetched is the release that is staged by an order, and waits for one to
 	// upgrade.
 	Fetched string `json:"fetched,omitempty"`
+	// Waits tells for which hour the release that is staged waits.
+	Waits string `json:"waits,omitempty"`
 	// Progress is how far the transfer is, where one takes longer than a second.
 	Progress *progress.Progress `json:"progress,omitempty"`
 	// Last is how the last attempt ended.
@@ -145,6 +147,9 @@ func describe(s links, t *Target, r record) TargetStatus {
 	}
 	if r.Fetched != "" && st.Staged == r.Fetched {
 		st.Fetched = r.Fetched
+	}
+	if st.State == Idle && st.Staged != "" && st.Staged != st.Current && st.Fetched == "" {
+		st.Waits = closed(t, time.Now())
 	}
 	digests, err := s.KnownBad()
 	if err != nil {

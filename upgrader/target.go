@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader/window"
 )
 
 // Swap is the way a unit moves from one release to the next.
@@ -48,6 +49,8 @@ type Target struct {
 	InstancesMax int
 	// KnownBad is how long a release stays known bad. Zero: until it is forgiven.
 	KnownBad time.Duration
+	// Windows are when upgrades begin by themselves. None: at any time.
+	Windows []window.Window
 	// MinVersion refuses anything older. Empty: no floor.
 	MinVersion fetcher.Version
 	Source     fetcher.Options

@@ -10,6 +10,7 @@ import (
 	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 	"github.com/upgraderd/upgraderd/upgrader/store"
+	"github.com/upgraderd/upgraderd/upgrader/window"
 	"github.com/upgraderd/upgraderd/upgrader/wish"
 )
 
@@ -203,6 +204,45 @@ func (m *machine) heldBack(o *Order) string {
 	return fmt.Sprintf("%s; to end that: upgraderd unhold %s; to upgrade all the same: upgraderd upgrade %s --despite-hold", m.wishes.Hold, m.target.Name, m.target.Name)
 }
 
+// closed tells that upgrades do not begin by themselves at this hour. It is the wall
+// clock's, since nothing else knows the hour.
+func (m *machine) closed() string { return closed(m.target, m.wall()) }
+
+func closed(t *Target, now time.Time) string {
+	next, closed := window.Closed(t.Windows, now)
+	if !closed {
+		return ""
+	}
+	return "outside of Window=, which opens at " + next.Format("Mon 2006-01-02 15:04 MST")
+}
+
+// windowGlance is how long a release waits at most before the hour is looked at again:
+// the clock may be set.
+const windowGlance = 10 * time.Minute
+
+// untilOpen is how long to wait for the next window, if something waits for it.
+func (m *machine) untilOpen() (time.Duration, bool) {
+	next, closed := window.Closed(m.target.Windows, m.wall())
+	if !m.shut || !closed {
+		return 0, m.shut
+	}
+	return min(next.Sub(m.wall()), windowGlance), true
+}
+
+// waits tells that a candidate is staged, and may not be swapped in at this hour. One
+// that is not here yet is fetched, to be there when a window opens.
+func (m *machine) waits(ctx context.Context, c fetcher.Candidate) bool {
+	why := m.closed()
+	staged, ok, err := m.store.Link(store.Staged)
+	if why == "" || err != nil || !ok || versionOf(staged).Compare(c.Version) != 0 ||
+		c.HasDigest() && staged.Digest12 != store.Digest(c.Digest).Short() {
+		return false
+	}
+	m.shut = true
+	m.forbid(ctx, c.Version, why)
+	return true
+}
+
 // ruledOut tells why a version does not come into question.
 func (m *machine) ruledOut(v fetcher.Version) string {
 	if why := m.skips(string(v)); why != "" {
@@ -239,6 +279,13 @@ func (m *machine) goOn(ctx context.Context) (Event, error) {
 	}
 	to := fetcher.Version(version(m.record.To))
 	why := m.forbidden(o, to)
+	if why == "" && o == nil {
+		if late := m.closed(); late != "" { // the attempt goes on when a window opens
+			m.shut = true
+			m.forbid(ctx, to, late)
+			return UpgradeForbidden, nil
+		}
+	}
 	if why == "" {
 		return CheckPassed, nil
 	}
@@ -261,6 +308,9 @@ func (m *machine) mayGoOn(ctx context.Context) bool {
 	}
 	to := fetcher.Version(version(m.record.To))
 	why := m.forbidden(m.record.Order, to)
+	if why == "" && m.record.Order == nil {
+		why = m.closed()
+	}
 	if why != "" {
 		m.forbid(ctx, to, why)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/upgraderd/upgraderd/upgrader/store"
+	"github.com/upgraderd/upgraderd/upgrader/window"
 	"github.com/upgraderd/upgraderd/upgrader/wish"
 )
 
@@ -93,6 +94,9 @@ func TestWishes(t *testing.T) {
 			name := w.publish("2.0", "")
 			w.stays(9*time.Minute, old)
 			st := w.status()
+			if st.Staged != "" {
+				t.Errorf("%s was fetched", st.Staged)
+			}
 			if st.Hold == nil || st.Hold.LeftSec < 60 || st.Hold.LeftSec > 120 || brief(st) != "held" {
 				t.Errorf("status: %+v, %s", st.Hold, brief(st))
 			}
@@ -298,6 +302,15 @@ func TestWishes(t *testing.T) {
 			w.pin("")
 			w.eventually("2.1", func(st TargetStatus) bool { return strings.HasPrefix(st.Current, "2.1-") && st.State == Idle })
 		},
+		"a pin lowers the floor": func(t *testing.T, w *world) {
+			upgraded(w)
+			older := w.publish("1.4", "")
+			w.pin("1.4")
+			w.settles(older, VerdictGood)
+			w.skip("2.0")
+			w.pin("")
+			w.settles(w.publish("1.9", ""), VerdictGood)
+		},
 		"a pin that leads back is judged": func(t *testing.T, w *world) {
 			_, now := upgraded(w)
 			w.publish("1.4", "")
@@ -427,5 +440,53 @@ func TestPlanTellsWishes(t *testing.T) {
 		if w.status().Hold == nil {
 			t.Error("the hold is gone")
 		}
+	})
+}
+
+// What comes outside of the windows is here when the next one opens, and an order does
+// not wait for that.
+func TestWindows(t *testing.T) {
+	in(t, func(t *testing.T, w *world) { // on a Saturday, at midnight
+		night, err := window.Parse("Sat 02:00-03:00 UTC")
+		if err != nil {
+			t.Fatal(err)
+		}
+		old := w.running("1.0")
+		w.target.Check = []string{"bin/app"}
+		w.target.Windows = []window.Window{night}
+		w.target.Source.PollInterval = time.Minute
+		w.start()
+		name := w.publish("2.0", "")
+		w.eventually("staged", func(st TargetStatus) bool { return st.Staged == name && st.State == Idle })
+		w.stays(100*time.Minute, old)
+		if st := w.status(); !strings.Contains(st.Waits, "opens at Sat 2000-01-01 02:00") {
+			t.Errorf("status: %+v", st)
+		}
+		if p := w.foresee(); p.To != "2.0" || len(p.InTheWay) != 1 || !strings.HasPrefix(p.InTheWay[0], "outside of Window=") {
+			t.Errorf("plan: %+v", p)
+		}
+		w.saysOnce("2.0 is not taken: outside of Window=, which opens at Sat 2000-01-01 02:00")
+		w.comes(name)
+		if now := time.Now().UTC(); now.Hour() != 2 || now.Minute() > 1 {
+			t.Errorf("it came at %v", now)
+		}
+		w.settles(name, VerdictGood)
+		if st := w.status(); st.Waits != "" || w.unit.count("start upgraderd-check") != 1 {
+			t.Errorf("status: %+v", st)
+		}
+		// The trial of one that came in time goes on past the end.
+		time.Sleep(time.Until(time.Date(2000, 1, 1, 2, 57, 30, 0, time.UTC)))
+		third := w.publish("3.0", "")
+		w.comes(third)
+		w.settles(third, VerdictGood)
+		time.Sleep(5 * time.Minute)
+		fourth := w.publish("4.0", "")
+		w.stays(5*time.Minute, third)
+		w.answered(w.order(Order{Verb: OrderUpgrade}), VerdictGood)
+		w.settles(fourth, VerdictGood)
+		w.publish("5.0", "")
+		w.answered(w.order(Order{Verb: OrderRollback}), VerdictGood)
+		w.settles(third, VerdictGood)
+		w.oracle()
 	})
 }

@@ -158,6 +158,9 @@ func remarks(s upgrader.TargetStatus, now time.Time) []string {
 	for _, skip := range s.Skips {
 		lines = append(lines, skip.String()+"; to take that back: upgraderd skip "+s.Name+" --none")
 	}
+	if s.Waits != "" {
+		lines = append(lines, shortRelease(s.Staged)+" is staged and waits: "+s.Waits+"; to apply it now: upgraderd upgrade "+s.Name)
+	}
 	if s.Fetched != "" {
 		lines = append(lines, shortRelease(s.Fetched)+" is staged and waits; to apply it: upgraderd upgrade "+s.Name)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
+	"github.com/upgraderd/upgraderd/upgrader/window"
 )
 
 const (
@@ -70,6 +71,10 @@ func TestLoadAll(t *testing.T) {
 			Swap: upgrader.SwapHandover, Program: "libexec/big",
 			Check:        []string{"libexec/big", "--mode=self test", "a'b", "big.upgrade"},
 			CheckTimeout: 90 * time.Second, InstancesMax: 5, MinVersion: "1.4~rc1",
+			Windows: []window.Window{
+				{Days: [7]bool{1: true, 2: true, 3: true, 4: true, 5: true}, From: 120, To: 240},
+				{Days: [7]bool{0: true, 6: true}, From: 22 * 60, To: 240, UTC: true},
+			},
 			Source: fetcher.Options{
 				Target: "big", Path: "/srv/big", Patterns: []string{"big_@v.tar.zst", "big_@v.tar.xz", "big_@v"},
 				Verify: fetcher.VerifySigned, Keys: []string{keyA, "/etc/upgraderd/big.pub"}, Threshold: 1,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
+	"github.com/upgraderd/upgraderd/upgrader/window"
 )
 
 // setter parses a value and puts it where it belongs. For a key that takes a
@@ -168,6 +169,19 @@ func words(field func(*upgrader.Target) *[]string, check func(scope, string) (st
 		}
 		return nil
 	}
+}
+
+// setWindow adds hours.
+func setWindow(_ scope, t *upgrader.Target, value string) error {
+	w, err := window.Parse(value)
+	if err != nil {
+		return refuse("write hours such as 02:00-04:00, or Mon..Fri 02:00-04:00 UTC", "%s: %w", unitfile.Quote(value), err)
+	}
+	t.Windows = append(t.Windows, w)
+	if n := len(t.Windows); n > maxItems {
+		return refuse("", "%d values, at most %d are taken", n, maxItems)
+	}
+	return nil
 }
 
 // split takes a value apart and resolves the specifiers of each word, so that
