@@ -244,6 +244,21 @@ func refused(t *testing.T, m *kit.Machine) {
 	}
 }
 
+// monitor starts upgraderd monitor, whose lines go to a file, and waits until it has
+// begun.
+func monitor(t *testing.T, m *kit.Machine, user, arguments, file string) *lab.Process {
+	t.Helper()
+	p, err := m.Start(t.Context(), append(lab.As(user), "sh", "-c", "exec upgraderd monitor "+arguments+" >"+file)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Eventually("monitor has begun", func() bool {
+		out, err := m.Machine.Run(t.Context(), "cat", file)
+		return err == nil && strings.Contains(out, "hello")
+	})
+	return p
+}
+
 // upgraded has root order an upgrade over the bus, and looks what is told meanwhile.
 func upgraded(t *testing.T, m *kit.Machine) {
 	conn := connect(t, m)
@@ -252,10 +267,8 @@ func upgraded(t *testing.T, m *kit.Machine) {
 	}
 	signals := make(chan *dbus.Signal, 1000)
 	conn.Signal(signals)
-	follower, err := m.Start(t.Context(), append(lab.As("mallory"), "upgraderd", "monitor", "hello", "--json")...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	told := "/tmp/told"
+	follower := monitor(t, m, "mallory", "hello --json", told)
 	target := conn.Object(name, hello)
 	var version string
 	if err := target.Call(name+".Target.Check", 0).Store(&version); err != nil || version != "2.0.0" {
@@ -319,10 +332,10 @@ func upgraded(t *testing.T, m *kit.Machine) {
 	if err := follower.Signal(2); err != nil {
 		t.Fatal(err)
 	}
-	out, err := follower.Wait()
-	if err != nil {
+	if _, err := follower.Wait(); err != nil {
 		t.Errorf("monitor, interrupted: %v", err)
 	}
+	out := m.Run("cat", told)
 	kinds := map[string]bool{}
 	for line := range strings.Lines(out) {
 		var e struct{ Event, Target, State, Result, Verdict string }
@@ -446,10 +459,7 @@ func away(t *testing.T, m *kit.Machine) {
 	m.Run(call(base, "Manager", "Reload")...)
 	m.Signal(polkit, "CONT")
 
-	follower, err := m.Start(t.Context(), "upgraderd", "monitor")
-	if err != nil {
-		t.Fatal(err)
-	}
+	follower := monitor(t, m, "root", "", "/tmp/told-root")
 	m.Run("systemctl", "restart", "dbus.service")
 	m.Eventually("it took its name again", func() bool {
 		_, err := m.Machine.Run(t.Context(), call(base, "Manager", "GetTarget", "s", "hello")...)
