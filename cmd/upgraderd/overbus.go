@@ -31,7 +31,7 @@ func orderOverBus(cmd *cobra.Command, name string, o upgrader.Order, noWait bool
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	endAgent := passwordAgent(ctx)
+	endAgent := passwordAgent(ctx, client)
 	job, err := client.Order(ctx, name, o)
 	endAgent()
 	if err != nil {
@@ -75,7 +75,7 @@ func forgiveOverBus(cmd *cobra.Command, name string) error {
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	endAgent := passwordAgent(ctx)
+	endAgent := passwordAgent(ctx, client)
 	versions, err := client.Forgive(ctx, name)
 	endAgent()
 	if err != nil {
@@ -91,12 +91,13 @@ func forgiveOverBus(cmd *cobra.Command, name string) error {
 }
 
 // passwordAgent has polkit ask for a password in this terminal, if it is one, until
-// the answer is called. Without pkttyagent(1) polkit asks where it can.
-func passwordAgent(ctx context.Context) (end func()) {
+// end is called. Without pkttyagent(1) polkit asks where it can.
+func passwordAgent(ctx context.Context, client *bus.Client) (end func()) {
 	const program = "/usr/bin/pkttyagent"
 	if !term.IsTerminal(int(os.Stdin.Fd())) || !term.IsTerminal(int(os.Stderr.Fd())) {
 		return func() {}
 	}
+	client.Interactive = true
 	ready, told, err := os.Pipe()
 	if err != nil {
 		return func() {}

@@ -21,16 +21,18 @@ var ErrNoDaemon = errors.New("upgraderd.service is not on the bus; start it: sys
 
 // Client talks to the daemon. It is for one goroutine.
 type Client struct {
+	// Interactive lets polkit ask somebody for a password, and wait for it.
+	Interactive bool
+
 	conn    *dbus.Conn
 	signals chan *dbus.Signal
-	names   map[dbus.ObjectPath]string // targets, by path
 }
 
 // Dial connects to the bus at an address, by default the system's. It needs no daemon
 // yet.
 func Dial(ctx context.Context, at string) (*Client, error) {
 	at = address(at)
-	c := &Client{signals: make(chan *dbus.Signal, 64), names: map[dbus.ObjectPath]string{}}
+	c := &Client{signals: make(chan *dbus.Signal, 64)}
 	var err error
 	// In their order, however slow we are.
 	c.conn, err = dbus.Dial(at, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
@@ -72,12 +74,16 @@ func (c *Client) watch(ctx context.Context) error {
 func (c *Client) Close() error { return c.conn.Close() }
 
 // call calls a method of the daemon's and waits for the answer. It never starts the
-// daemon, and lets it ask for a password.
+// daemon.
 func (c *Client) call(ctx context.Context, path dbus.ObjectPath, face, member string, args []any, into ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, verbTimeout)
 	defer cancel()
+	flags := dbus.FlagNoAutoStart
+	if c.Interactive {
+		flags |= dbus.FlagAllowInteractiveAuthorization
+	}
 	m := &dbus.Message{
-		Type: dbus.TypeMethodCall, Flags: dbus.FlagNoAutoStart | dbus.FlagAllowInteractiveAuthorization,
+		Type: dbus.TypeMethodCall, Flags: flags,
 		Headers: map[dbus.HeaderField]dbus.Variant{
 			dbus.FieldPath: dbus.MakeVariant(path), dbus.FieldDestination: dbus.MakeVariant(Name),
 			dbus.FieldInterface: dbus.MakeVariant(face), dbus.FieldMember: dbus.MakeVariant(member),
