@@ -24,6 +24,10 @@ type Candidate struct {
 	// there is none, for a file of a directory (Verify=no only) or with
 	// NoManifest: its digest is known once it is fetched.
 	Digest [32]byte
+	// Config is the name of a second file, the program's configuration, that is
+	// part of the release: Options.Current named both. Empty: there is none.
+	// Digest is then that of both digests.
+	Config string
 	// Size in bytes, -1 unknown. TUF metadata promises it.
 	Size int64
 }

@@ -23,16 +23,22 @@ func (f *Fetcher) named(ctx context.Context, at source.Source, l Listing, manife
 	if f.o.Current == "" {
 		return l, nil
 	}
-	name, raw, err := f.readCurrent(ctx, at)
+	named, raw, err := f.readCurrent(ctx, at)
 	if err != nil {
 		return Listing{}, err
 	}
-	i := slices.IndexFunc(l.Candidates, func(c Candidate) bool { return c.Name == name || string(c.Version) == name })
+	i := slices.IndexFunc(l.Candidates, func(c Candidate) bool { return c.Name == named.program || string(c.Version) == named.program })
 	if i < 0 {
-		return Listing{}, fault.Passing(fault.MetaUnlisted, fmt.Errorf("%s names %q, which is none of the %d releases there", f.o.Current, name, len(l.Candidates)),
+		return Listing{}, fault.Passing(fault.MetaUnlisted, fmt.Errorf("%s names %q, which is none of the %d releases there", f.o.Current, named.program, len(l.Candidates)),
 			"write the name of a file that MatchPattern= matches, or its version")
 	}
 	l.Current, l.Commanded = l.Candidates[i], f.Unsigned()
+	if named.config != "" {
+		if l.Current, _, err = f.withConfig(l.Current, named.config, manifest); err != nil {
+			return Listing{}, err
+		}
+		l.Candidates = []Candidate{l.Current} // the others are programs without one
+	}
 	if !f.Unsigned() && raw != nil {
 		m, err := parseManifest(manifest)
 		if err != nil {
@@ -43,22 +49,29 @@ func (f *Fetcher) named(ctx context.Context, at source.Source, l Listing, manife
 	return l, nil
 }
 
-// readCurrent gives what the link or the one line of the file says, and the file's
-// bytes.
-func (f *Fetcher) readCurrent(ctx context.Context, at source.Source) (name string, raw []byte, err error) {
+// readCurrent gives what the link, the one line of the file, or its JSON says, and the
+// file's bytes.
+func (f *Fetcher) readCurrent(ctx context.Context, at source.Source) (named choice, raw []byte, err error) {
 	if l, ok := at.(source.Linker); ok {
 		if to, ok := l.Link(f.o.Current); ok {
-			return to, nil, nil
+			return choice{program: to}, nil, nil
 		}
 	}
 	raw, _, err = at.Read(ctx, f.o.Current, currentMax, "")
 	if err != nil {
-		return "", nil, err
+		return choice{}, nil, err
+	}
+	if bytes.HasPrefix(bytes.TrimLeft(raw, " \t\r\n"), []byte("{")) { // half of it would have no end
+		if named, err = parseChoice(raw); err != nil {
+			return choice{}, nil, fault.Passing(fault.MetaSyntax, fmt.Errorf("%s: %w", f.o.Current, err),
+				`write {"bin.file": "PROGRAM", "cfg.file": "CONFIGURATION"} with names of files beside it, or one line with the name of a release`)
+		}
+		return named, raw, nil
 	}
 	// A line without its end may be the first half of one that is being written.
 	line, ok := bytes.CutSuffix(raw, []byte("\n"))
-	bad := func(what string) (string, []byte, error) {
-		return "", nil, fault.Passing(fault.MetaSyntax, errors.New(f.o.Current+what), "write one line with the name of a release, and its end")
+	bad := func(what string) (choice, []byte, error) {
+		return choice{}, nil, fault.Passing(fault.MetaSyntax, errors.New(f.o.Current+what), "write one line with the name of a release, and its end")
 	}
 	switch {
 	case len(raw) == 0:
@@ -72,5 +85,5 @@ func (f *Fetcher) readCurrent(ctx context.Context, at source.Source) (name strin
 	if err := checkName(string(line)); err != nil {
 		return bad(": " + err.Error())
 	}
-	return string(line), raw, nil
+	return choice{program: string(line)}, raw, nil
 }

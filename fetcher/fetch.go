@@ -51,6 +51,9 @@ func (f *Fetcher) Fetch(ctx context.Context, c Candidate, dir string, progress f
 }
 
 func (f *Fetcher) fetch(ctx context.Context, c Candidate, dir string, progress func(done, total int64)) (*Verified, error) {
+	if c.Config != "" {
+		return f.fetchPair(ctx, c, dir, progress)
+	}
 	f.mu.Lock()
 	first := f.listed
 	listed := first != nil && slices.Contains(first.cache.listing.Candidates, c)
@@ -60,8 +63,14 @@ func (f *Fetcher) fetch(ctx context.Context, c Candidate, dir string, progress f
 	}
 	f.mu.Unlock()
 	if !listed {
-		return nil, fault.New(fault.MetaUnlisted, errors.New("the last check did not list it"), "check again, it may have been withdrawn")
+		return nil, unlisted()
 	}
+	return f.fetchListed(ctx, first, c, state, dir, progress)
+}
+
+// fetchListed brings a file that the last Check listed. state is that of the file
+// which stands for it with NoManifest.
+func (f *Fetcher) fetchListed(ctx context.Context, first *mirror, c Candidate, state source.Mark, dir string, progress func(done, total int64)) (*Verified, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err

@@ -101,9 +101,9 @@ type Options struct {
 	// an Endpoint, and else "virtual" where the bucket's name allows it.
 	CredentialFile, Region, AddressingStyle string
 	InstanceRole                            bool
-	// Current is the name of a file of the source, one line, or of a symbolic
-	// link, that names the release to run: by its file or its version. Not
-	// with VerifyTUF. Default: the newest is wanted.
+	// Current is the name of a file of the source, one line or JSON, or of a
+	// symbolic link, that names the release to run: by its file or its version,
+	// as JSON together with the file of its configuration. Not with VerifyTUF. Default: the newest is wanted.
 	Current string
 	// Command runs the command of Path. Default: as a child of this process,
 	// with its standard error.

@@ -11,6 +11,7 @@ type Verified struct {
 	name      string
 	path      string
 	file      *os.File
+	config    *os.File // nil: none
 	received  int64
 	patches   int
 }
@@ -38,6 +39,11 @@ func (v *Verified) Path() string { return v.path }
 // it, and do not use it after Close.
 func (v *Verified) File() *os.File { return v.file }
 
-// Close closes the file. The artifact stays where it is; its directory's owner
-// removes it.
-func (v *Verified) Close() error { return v.file.Close() }
+// Close closes the file, and that of Config. The artifact stays where it is; its
+// directory's owner removes it.
+func (v *Verified) Close() error {
+	if v.config != nil {
+		_ = v.config.Close() // read only
+	}
+	return v.file.Close()
+}

@@ -3,6 +3,7 @@ package upgrader
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,6 +61,50 @@ func TestCurrent(t *testing.T) {
 		}
 		w.name("3.0")
 		w.settles(third, VerdictGood)
+		w.oracle()
+	})
+}
+
+// TestCurrentPair moves a program and its configuration together: up, to another
+// configuration, and back to both, past a pair that is bad.
+func TestCurrentPair(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.target.Source.Current = "current.conf"
+		for _, name := range []string{"a", "b"} {
+			if err := os.WriteFile(filepath.Join(w.dir, "app_"+name+".conf"), []byte(name), 0o644); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		pair := func(version, config string) string {
+			w.name(`{"bin.file": "app_` + version + `.sh", "cfg.file": "app_` + config + `.conf"}`)
+			return version + "+app_" + config + ".conf"
+		}
+		holds := func(named, config string) string {
+			w.t.Helper()
+			st := w.eventually(named+" is current", func(st TargetStatus) bool {
+				return st.State == Idle && strings.HasPrefix(st.Current, named+"-") && st.Last != nil && st.Last.Verdict == VerdictGood
+			})
+			got, err := os.ReadFile(filepath.Join(w.state, "app/releases", st.Current, configName))
+			if err != nil || string(got) != config {
+				t.Errorf("%s has the configuration %q, %v; want %q", st.Current, got, err, config)
+			}
+			return st.Current
+		}
+		w.name("1.0")
+		w.running("1.0")
+		w.publish("2.0", "")
+		two := pair("2.0", "a")
+		w.start()
+		first := holds(two, "a")
+		holds(pair("2.0", "b"), "b")
+		holds(pair("1.0", "b"), "b")
+		if again := holds(pair("2.0", "a"), "a"); again != first {
+			t.Errorf("back to %s, want %s as before", again, first)
+		}
+		w.answered(w.order(Order{Verb: OrderRollback}), VerdictGood)
+		holds("1.0+app_b.conf", "b")
+		pair("2.0", "c")
+		w.eventually("c is missed", func(st TargetStatus) bool { return strings.Contains(st.Trouble, "app_c.conf") })
 		w.oracle()
 	})
 }

@@ -236,6 +236,10 @@ func (m *machine) stage(ctx context.Context) (Event, error) {
 	return ReleaseStaged, nil
 }
 
+// configName is where the configuration that came with a program lies in the
+// release.
+const configName = "config"
+
 func (m *machine) install(ctx context.Context, v *fetcher.Verified) (store.Release, error) {
 	c := v.Candidate()
 	digest := store.Digest(c.Digest)
@@ -249,6 +253,11 @@ func (m *machine) install(ctx context.Context, v *fetcher.Verified) (store.Relea
 	}
 	if err := unpack.Unpack(ctx, v.File(), v.Name(), tree, unpack.Options{Program: m.target.content(), Config: m.target.Config != ""}); err != nil {
 		return store.Release{}, err
+	}
+	if c := v.Config(); c != nil {
+		if err := unpack.Add(c, tree, configName); err != nil {
+			return store.Release{}, err
+		}
 	}
 	if err := m.checkContent(tree); err != nil {
 		var e *unpack.Error

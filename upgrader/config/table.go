@@ -199,7 +199,7 @@ func Keys() []Key {
 		},
 		{
 			Section: "Source", Name: "Current", Value: "FILE", Example: "current.conf",
-			Help: "A file of the source that names the release to run, in one line, by its file or its version; or a symbolic link beside the artifacts. A change " +
+			Help: "A file of the source that names the release to run, in one line, by its file or its version, or as JSON that names a program and its configuration; or a symbolic link beside the artifacts. A change " +
 				"of it is an upgrade or, with `Verify=no` or where `SHA256SUMS` lists the file and its signature says when it was made, a rollback. See [sources](sources.md). By default the newest " +
 				"release is wanted.",
 			set: text(func(t *target) *string { return &t.Source.Current }, fileName),

@@ -53,6 +53,19 @@ func TestCurrent(t *testing.T) {
 			t.Errorf("half a line led to %s", got)
 		}
 		names("edit", "2.0.0")
+
+		// A program and its configuration, which are one release: another
+		// configuration, then another of both.
+		for _, name := range []string{"a", "b"} {
+			source.PublishBytes(name+".conf", []byte(name))
+		}
+		for _, pair := range []struct{ version, config string }{{"1.0.0", "a"}, {"1.0.0", "b"}, {"2.0.0", "a"}} {
+			m.Run("sh", "-c", `echo '{"bin": {"file": "hello-`+pair.version+`"}, "cfg": {"file": "`+pair.config+`.conf"}}' > `+dir+"/current")
+			confirmed(t, m, pair.version+"+"+pair.config+".conf")
+			if got := m.Run("cat", "/var/lib/upgraderd/hello/current/config"); got != pair.config {
+				t.Errorf("%v has the configuration %q", pair, got)
+			}
+		}
 		if got := m.Property(unit, "MainPID"); got != pid {
 			t.Errorf("MainPID: got %s, want %s as before", got, pid)
 		}
