@@ -397,13 +397,16 @@ func TestReadyWithoutNotify(t *testing.T) {
 		{"accepting", "accepting", "never", true},
 		{"deaf", "accepting", "never deaf", false},
 		{"after", "after=100ms", "never", true},
-		{"dies before", "after=300ms", "never die=50ms", false},
+		{"dies before", "after=1m", "never die=50ms", false},
 		{"command", "/bin/true", "never", true},
 		{"command fails", "/bin/false", "never", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			limit := "start=10s"
-			if !tt.ok {
+			switch {
+			case tt.name == "dies before": // and not for its time
+				limit = "start=2m"
+			case !tt.ok:
 				limit = "start=2s"
 			}
 			m := newManager(t, limit, "ready="+tt.ready)
