@@ -16,6 +16,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/realm"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
 
@@ -49,6 +50,9 @@ type Options struct {
 	// WatchdogInterval is WATCHDOG_USEC; the main loop pings at half of it.
 	// Zero: no watchdog.
 	WatchdogInterval time.Duration
+	// SourceSocket is where the sandbox of sources that are commands is reached.
+	// Default: that of the system.
+	SourceSocket string
 	// Program is the executable that this daemon runs from, to tell which release
 	// of upgraderd it is. Default: none of them.
 	Program string
@@ -109,6 +113,9 @@ func New(o Options) (*Daemon, error) {
 	if o.Broken == nil {
 		o.Broken = func(string) bool { return false }
 	}
+	if o.SourceSocket == "" {
+		o.SourceSocket = realm.System().SourceSocket
+	}
 	if o.Incoming <= 0 {
 		o.Incoming = incomingDefault
 	}
@@ -129,7 +136,7 @@ func New(o Options) (*Daemon, error) {
 	d.newest = func(t *Target) (source, error) {
 		from := t.Source
 		from.StateDir = filepath.Join(o.StateDir, t.Name, "tuf")
-		from.Command = RunSource
+		from.Command = runSource(o.SourceSocket)
 		f, err := fetcher.New(from, o.Log)
 		if err != nil {
 			return nil, err // not a source that holds a nil

@@ -122,7 +122,7 @@ func (v *visit) begin(d *Daemon, o Options, t *Target) error {
 	}
 	from := t.Source
 	from.StateDir = filepath.Join(v.scratch, "tuf")
-	from.Command = RunSource
+	from.Command = runSource(d.o.SourceSocket)
 	m := d.machine(t)
 	v.m, v.store = m, s
 	m.store, m.state = untouched{s}, Idle

@@ -12,19 +12,18 @@ import (
 	sourcefault "github.com/upgraderd/upgraderd/fetcher/fault"
 )
 
-// sourceSocket is where upgraderd-source.socket listens: systemd starts an
-// instance of upgraderd-source@.service, which is the sandbox, for each connection.
-const sourceSocket = "/run/upgraderd-source"
-
-// RunSource runs the command of a target whose Path= is exec: in its sandbox. It
+// runSource runs the command of a target whose Path= is exec: in its sandbox. It
 // names the target only: which command that is, the sandbox reads in root's own
-// files.
-func RunSource(ctx context.Context, r command.Request) (io.ReadCloser, error) {
-	out, err := command.Dial(sourceSocket)(ctx, r)
-	if err != nil {
-		return nil, sourcefault.Passing(sourcefault.SourceIO, fmt.Errorf("reach the sandbox of the command: %w", err), "systemctl start upgraderd-source.socket")
+// files, or a user's. upgraderd-source.socket listens at socket: systemd starts an
+// instance of upgraderd-source@.service, which is the sandbox, for each connection.
+func runSource(socket string) command.Run {
+	return func(ctx context.Context, r command.Request) (io.ReadCloser, error) {
+		out, err := command.Dial(socket)(ctx, r)
+		if err != nil {
+			return nil, sourcefault.Passing(sourcefault.SourceIO, fmt.Errorf("reach the sandbox of the command: %w", err), "systemctl start upgraderd-source.socket")
+		}
+		return out, nil
 	}
-	return out, nil
 }
 
 // ServeSource answers one question of the daemon's over conn, inside the sandbox.

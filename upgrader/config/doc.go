@@ -18,7 +18,9 @@
 //	                                          from the first DIR that has it
 //	PREFIX@INSTANCE.upgrade -> PREFIX@.upgrade  an instance of a template
 //
-// Only what root alone could have written is read: the polkit rule lets the
+// A user's are in directories of their own, see package realm and [Reader].
+//
+// Only what root alone could have written is read, or the user whose they are: the polkit rule lets the
 // daemon touch the units that these files name, so whoever may write one
 // could have it restart any unit.
 //

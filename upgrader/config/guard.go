@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"os"
@@ -11,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/realm"
 )
 
 // guard decides whose files count. A target says which unit the daemon may
@@ -34,18 +35,17 @@ import (
 type guard struct {
 	off         bool // whoever asked named the file, and is asked about their own
 	owners      []uint32
+	user        bool   // the files are a user's
 	credentials string // the directory of the daemon's credentials
 }
 
 // guardOf is the guard of the tree below root for whoever has this effective
 // user id.
 func guardOf(root string, euid int) guard {
-	g := guard{owners: []uint32{0}, credentials: "/run/credentials/" + upgrader.OwnUnit}
+	g := guard{owners: []uint32{0}, credentials: realm.System().Credentials}
 	if root == "/" {
 		// Somebody else who asks, "upgraderd verify", has none of their own.
-		if dir := os.Getenv("CREDENTIALS_DIRECTORY"); path.IsAbs(dir) {
-			g.credentials = path.Clean(dir)
-		}
+		g.credentials = cmp.Or(lentDirectory(), g.credentials)
 		return g
 	}
 	if st, err := os.Stat(root); err == nil {
@@ -56,6 +56,24 @@ func guardOf(root string, euid int) guard {
 	return g
 }
 
+// guardOfUser is the guard of a realm of a user: what the user may have others
+// do is theirs to say, beside root. Whoever else may write a file could have the
+// user's services run anything.
+func guardOfUser(r realm.Realm, euid int) guard {
+	return guard{owners: []uint32{0, uint32(euid)}, user: true, credentials: cmp.Or(lentDirectory(), r.Credentials)}
+}
+
+// lentDirectory is that of the credentials of this process, "" if it has none.
+func lentDirectory() string {
+	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); path.IsAbs(dir) {
+		return path.Clean(dir)
+	}
+	return ""
+}
+
+// nobody is who owns what a user namespace does not map, see user_namespaces(7).
+const nobody = 65534
+
 // check refuses a file, directory or link that somebody else could have
 // written.
 func (g guard) check(name string, st fs.FileInfo) error {
@@ -64,6 +82,10 @@ func (g guard) check(name string, st fs.FileInfo) error {
 	}
 	uid, ok := owner(st)
 	if !ok || !slices.Contains(g.owners, uid) {
+		if g.user {
+			return refuse(fmt.Sprintf("look at it, and if it is right, copy %s so that it is yours", printable(name)),
+				"not read, since %s belongs to user %d and neither to root nor to you", printable(name), uid)
+		}
 		return refuse(fmt.Sprintf("look at it, and if it is right: chown -h root: %s", printable(name)),
 			"not read, since %s belongs to user %d and not to root", printable(name), uid)
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
+
+	"github.com/upgraderd/upgraderd/upgrader/realm"
 )
 
 type inode struct {
@@ -22,8 +24,9 @@ func (i inode) Sys() any          { return &syscall.Stat_t{Uid: i.uid} }
 func (i inode) Mode() fs.FileMode { return i.mode }
 
 func TestGuardCheck(t *testing.T) {
-	const nobody = 65534
+
 	host, image := guard{owners: []uint32{0}}, guard{owners: []uint32{0, 1000}}
+	user := guardOfUser(realm.Realm{User: true}, 1000)
 	tests := []struct {
 		name  string
 		guard guard
@@ -47,6 +50,10 @@ func TestGuardCheck(t *testing.T) {
 		{"root's file in one's own image", image, inode{uid: 0, mode: 0o644}, ""},
 		{"another's file in one's own image", image, inode{uid: 1001, mode: 0o644}, "user 1001"},
 		{"group-writable file in one's own image", image, inode{uid: 1000, mode: 0o664}, "mode 0664"},
+		{"a user's own file", user, inode{uid: 1000, mode: 0o600}, ""},
+		{"root's file on a user's way", user, inode{uid: 0, mode: fs.ModeDir | 0o755}, ""},
+		{"another's file on a user's way", user, inode{uid: 1001, mode: 0o644}, "/f belongs to user 1001 and neither to root nor to you"},
+		{"a user's file that the group may write", user, inode{uid: 1000, mode: 0o664}, "mode 0664"},
 		{"file that was named by who asks", guard{off: true}, inode{uid: 1001, mode: 0o666}, ""},
 	}
 	for _, tt := range tests {
@@ -65,6 +72,24 @@ func TestGuardCheck(t *testing.T) {
 				t.Errorf("the hint %q does not say what to do", hint)
 			}
 		})
+	}
+}
+
+// In a sandbox of a user's, root's files seem to be nobody's. Nowhere else they count.
+func TestGuardSandboxed(t *testing.T) {
+	root := inode{uid: nobody, mode: fs.ModeDir | 0o755}
+	user := Of(realm.Realm{User: true})
+	if err := user.tree.check("/f", root); err == nil {
+		t.Error("outside of a sandbox: nobody's directory counts")
+	}
+	if err := user.Sandboxed().tree.check("/f", root); err != nil {
+		t.Errorf("in a sandbox: %v", err)
+	}
+	if err := user.tree.check("/f", root); err == nil {
+		t.Error("the files that the sandboxed ones were made of count nobody's, too")
+	}
+	if err := At("/").Sandboxed().tree.check("/f", root); err == nil {
+		t.Error("the system's: nobody's directory counts")
 	}
 }
 
@@ -193,7 +218,7 @@ func TestGuardAgainstStrangers(t *testing.T) {
 		{Name: "etc/upgraderd/app.upgrade", Data: []byte(small)},
 		{Name: "usr/lib/upgraderd/app.upgrade", Data: []byte(small)},
 	})
-	strange := tree{root: root, guard: guard{owners: []uint32{1 << 30}}}
+	strange := tree{root: root, at: realm.System(), guard: guard{owners: []uint32{1 << 30}}}
 	targets, ds := all(strange, true)
 	if len(targets) != 0 || len(ds) != 2 {
 		t.Errorf("got %d targets, %v", len(targets), ds)

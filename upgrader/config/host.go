@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -45,7 +46,8 @@ func specifiers() []specifier {
 		{"A", "`IMAGE_VERSION=` of os-release(5)", osRelease("IMAGE_VERSION")},
 		{"B", "`BUILD_ID=` of os-release(5)", osRelease("BUILD_ID")},
 		{"d", "directory of the daemon's credentials, see systemd.exec(5)", func(s scope) (string, error) { return s.tree.credentials, nil }},
-		{"E", "`/etc`", constant("/etc")},
+		{"E", "`/etc`; of a user, `$XDG_CONFIG_HOME`", func(s scope) (string, error) { return s.tree.at.ConfigHome, nil }},
+		{"h", "home directory: of a user, theirs; of the system, root's", func(s scope) (string, error) { return cmp.Or(s.tree.at.Home, "/root"), nil }},
 		{"H", "host name", func(scope) (string, error) { return os.Hostname() }},
 		{"i", "instance: what stands between @ and `.upgrade` in the file's name", func(s scope) (string, error) { _, i, _ := instance(s.name); return i, nil }},
 		{"l", "host name up to its first dot", func(scope) (string, error) { h, err := os.Hostname(); h, _, _ = strings.Cut(h, "."); return h, err }},
@@ -55,8 +57,8 @@ func specifiers() []specifier {
 		{"N", "the target's name: `app`", func(s scope) (string, error) { return s.name, nil }},
 		{"o", "`ID=` of os-release(5), such as `debian`", osRelease("ID")},
 		{"p", "the target's name up to its @, all of it where there is none", func(s scope) (string, error) { p, _, _ := instance(s.name); return p, nil }},
-		{"S", "`/var/lib`", constant("/var/lib")},
-		{"t", "`/run`", constant("/run")},
+		{"S", "`/var/lib`; of a user, `$XDG_STATE_HOME`", func(s scope) (string, error) { return s.tree.at.StateHome, nil }},
+		{"t", "`/run`; of a user, `$XDG_RUNTIME_DIR`", func(s scope) (string, error) { return s.tree.at.Runtime, nil }},
 		{"v", "kernel release, as of `uname -r`", func(scope) (string, error) { return kernelRelease() }},
 		{"w", "`VERSION_ID=` of os-release(5)", osRelease("VERSION_ID")},
 		{"W", "`VARIANT_ID=` of os-release(5)", osRelease("VARIANT_ID")},

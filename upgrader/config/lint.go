@@ -17,7 +17,10 @@ import (
 // It gives the targets that are whole, too, for whoever has more to ask of
 // them.
 func Lint(root string, args ...string) ([]*upgrader.Target, Diagnostics) {
-	t := treeAt(root)
+	return lintAll(treeAt(root), args)
+}
+
+func lintAll(t tree, args []string) ([]*upgrader.Target, Diagnostics) {
 	readings, ds := loadAll(t, false)
 	if len(args) == 0 {
 		clash(readings)
@@ -27,8 +30,8 @@ func Lint(root string, args ...string) ([]*upgrader.Target, Diagnostics) {
 		ds = append(ds, t.orphans()...)
 		if len(readings) == 0 && len(ds) == 0 {
 			ds = append(ds, Diagnostic{
-				File: t.real(SearchPath()[0]), Code: CodeFile, Warning: true,
-				Message: "there is no NAME" + suffix + " here, nor in " + strings.Join(SearchPath()[1:], ", "),
+				File: t.real(t.at.Config[0]), Code: CodeFile, Warning: true,
+				Message: "there is no NAME" + suffix + " here, nor in " + strings.Join(t.at.Config[1:], ", "),
 			})
 		}
 		return whole(readings), ds

@@ -9,7 +9,46 @@ import (
 
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
+	"github.com/upgraderd/upgraderd/upgrader/realm"
 )
+
+// Reader reads the .upgrade files of one realm: what the functions of the
+// same names do for the system.
+type Reader struct{ tree tree }
+
+// At gives the system's below a root directory.
+func At(root string) Reader { return Reader{treeAt(root)} }
+
+// Of gives those of a realm of the running system.
+func Of(r realm.Realm) Reader { return Reader{treeOf(r)} }
+
+// Sandboxed is for a process in a user's sandbox, which is a user namespace that maps
+// the user alone: files of root's seem to be nobody's there, as do those of others.
+// The daemon has refused the latter, before it started the sandbox.
+func (f Reader) Sandboxed() Reader {
+	if f.tree.user {
+		f.tree.owners = append(slices.Clone(f.tree.owners), nobody)
+	}
+	return f
+}
+
+// LoadAll reads every target, see [LoadAll].
+func (f Reader) LoadAll() ([]*upgrader.Target, Diagnostics) { return all(f.tree, false) }
+
+// PeekAll reads every target, and nothing that it trusts, see [PeekAll].
+func (f Reader) PeekAll() ([]*upgrader.Target, Diagnostics) { return all(f.tree, true) }
+
+// Load reads one target, see [Load].
+func (f Reader) Load(name string) (*upgrader.Target, Diagnostics) { return loadOne(f.tree, name, false) }
+
+// Peek reads one target, and nothing that it trusts, see [Peek].
+func (f Reader) Peek(name string) (*upgrader.Target, Diagnostics) { return loadOne(f.tree, name, true) }
+
+// Has tells whether there is a file for a target, see [Has].
+func (f Reader) Has(name string) bool { return f.tree.hasTarget(name) }
+
+// Lint checks targets, see [Lint].
+func (f Reader) Lint(args ...string) ([]*upgrader.Target, Diagnostics) { return lintAll(f.tree, args) }
 
 // LoadAll reads every target of the tree below root ("" or "/" for the running
 // system). It gives the targets that are whole, sorted by name, and the
@@ -50,8 +89,9 @@ func Peek(root, name string) (*upgrader.Target, Diagnostics) {
 // Has tells whether root has a .upgrade file of this name in the tree below root
 // that is not masked and that nobody else could have written. Whether it is in
 // order is another question: one that is being edited is there all the same.
-func Has(root, name string) bool {
-	t := treeAt(root)
+func Has(root, name string) bool { return treeAt(root).hasTarget(name) }
+
+func (t tree) hasTarget(name string) bool {
 	file, ok := t.mainFile(name)
 	if !ok || t.masked(file) {
 		return false
@@ -92,7 +132,7 @@ func loadAll(t tree, peek bool) ([]*reading, Diagnostics) {
 // name.
 func load(t tree, name string, peek bool) (*reading, Diagnostic) {
 	file, ok := t.mainFile(name)
-	d := Diagnostic{Target: name, File: t.real(path.Join(SearchPath()[0], name+suffix)), Code: CodeFile}
+	d := Diagnostic{Target: name, File: t.real(path.Join(t.at.Config[0], name+suffix)), Code: CodeFile}
 	switch err := checkName(name); {
 	case err != nil:
 		d.Message, d.Hint = oneLine(err.Error()), hintOf(err)
@@ -105,7 +145,7 @@ func load(t tree, name string, peek bool) (*reading, Diagnostic) {
 		d.Hint = fmt.Sprintf("make a symlink %s1%s to it", name, suffix)
 		return nil, d
 	case !ok:
-		d.Message = "there is no such file, nor in " + strings.Join(SearchPath()[1:], ", ")
+		d.Message = "there is no such file, nor in " + strings.Join(t.at.Config[1:], ", ")
 		names, _ := t.names()
 		if n := nearest(name, names); n != "" {
 			d.Hint = "did you mean " + n + "?"
@@ -165,8 +205,11 @@ func loadFile(t tree, file string) (*reading, Diagnostic) {
 		name += "instance" // so that %i has something to stand for
 	}
 	r := newReading(t, name)
-	own := treeAt("/")
-	own.off = !slices.Contains(SearchPath(), filepath.Dir(abs)) // not where the daemon would read it
+	own := tree{root: "/", at: t.at, guard: t.guard}
+	if !t.at.User {
+		own = treeAt("/")
+	}
+	own.off = !slices.Contains(t.at.Config, filepath.Dir(abs)) // not where the daemon would read it
 	r.read(own, abs)
 	r.files[0] = file
 	for i := range r.found {

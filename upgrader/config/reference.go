@@ -161,7 +161,8 @@ of these directories: sorted by file name, of two with one name that of the earl
 drop-ins and those of ` + "`PREFIX@.upgrade.d/`" + `.
 
 Only root decides what is upgraded: files, drop-ins, files of keys and certificates, the directories on the way to them and
-symbolic links count only if root owns them and neither group nor others may write them. Files larger than 1 MiB are refused.
+symbolic links count only if root owns them and neither group nor others may write them. Files larger than 1 MiB are refused. With
+` + "`--user`" + ` the files are in ` + "`~/.config/upgraderd`" + `, and their user's count beside root's: see [user-units.md](user-units.md).
 
 ## Syntax
 

@@ -6,6 +6,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/upgraderd/upgraderd/upgrader/realm"
 )
 
 const (
@@ -16,11 +18,9 @@ const (
 	maxName    = 128 // of a target: its name becomes part of unit names, which have 255
 )
 
-// SearchPath gives the directories that hold .upgrade files, the first
-// overriding the next.
-func SearchPath() []string {
-	return []string{"/etc/upgraderd", "/run/upgraderd", "/usr/local/lib/upgraderd", "/usr/lib/upgraderd"}
-}
+// SearchPath gives the directories that hold .upgrade files of the system, the
+// first overriding the next.
+func SearchPath() []string { return realm.System().Config }
 
 // checkName refuses what cannot name a target. The name becomes a directory of
 // the store and part of unit names, so it is plainer than a file name: no ":"
@@ -60,7 +60,7 @@ func template(name string) bool {
 
 // mainFile finds the file that defines a target: the first on the search path.
 func (t tree) mainFile(name string) (string, bool) {
-	for _, dir := range SearchPath() {
+	for _, dir := range t.at.Config {
 		if file := path.Join(dir, name+suffix); t.has(file) {
 			return file, true
 		}
@@ -75,7 +75,7 @@ func (t tree) mainFile(name string) (string, bool) {
 func (t tree) names() ([]string, Diagnostics) {
 	var names []string
 	var ds Diagnostics
-	for _, dir := range SearchPath() {
+	for _, dir := range t.at.Config {
 		entries, err := t.list(dir)
 		if err != nil {
 			ds = append(ds, Diagnostic{File: t.real(dir), Code: CodeFile, Message: oneLine(bare(err).Error()), Hint: oneLine(hintOf(err))})
@@ -90,7 +90,7 @@ func (t tree) names() ([]string, Diagnostics) {
 	names = slices.Compact(names)
 	if len(names) > maxTargets {
 		ds = append(ds, Diagnostic{
-			File: t.real(SearchPath()[0]), Code: CodeFile,
+			File: t.real(t.at.Config[0]), Code: CodeFile,
 			Message: fmt.Sprintf("%d targets, at most %d are read; the rest, from %s on, is left out", len(names), maxTargets, printable(names[maxTargets])),
 		})
 		names = names[:maxTargets]
@@ -102,7 +102,7 @@ func (t tree) names() ([]string, Diagnostics) {
 // target of another, so only what is local is looked at.
 func (t tree) orphans() Diagnostics {
 	var ds Diagnostics
-	for _, dir := range SearchPath()[:2] {
+	for _, dir := range t.at.Config[:2] {
 		entries, err := t.list(dir)
 		if err != nil {
 			continue // names has said so
@@ -133,7 +133,7 @@ func (t tree) dropIns(name string) ([]string, error) {
 	}
 	found := map[string]string{} // file name → file
 	for _, owner := range owners {
-		for _, dir := range SearchPath() {
+		for _, dir := range t.at.Config {
 			dir = path.Join(dir, owner+suffix+".d")
 			entries, err := t.list(dir)
 			if err != nil {

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/upgraderd/upgraderd/upgrader/realm"
 )
 
 const (
@@ -26,6 +28,7 @@ var errTooLarge = errors.New("too large")
 // written it does not read; see guard.
 type tree struct {
 	root string
+	at   realm.Realm
 	guard
 	instead *draft // taken for what is on disk under its name
 }
@@ -38,7 +41,15 @@ func treeAt(root string) tree {
 	if abs, err := filepath.Abs(root); err == nil {
 		root = abs
 	}
-	return tree{root: root, guard: guardOf(root, os.Geteuid())}
+	return tree{root: root, at: realm.System(), guard: guardOf(root, os.Geteuid())}
+}
+
+// treeOf gives the running system's tree as a realm sees it.
+func treeOf(r realm.Realm) tree {
+	if !r.User {
+		return treeAt("/")
+	}
+	return tree{root: "/", at: r, guard: guardOfUser(r, os.Geteuid())}
 }
 
 // real gives the name by which the running system knows a file of the tree.

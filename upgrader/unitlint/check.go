@@ -10,15 +10,21 @@ import (
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/config"
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
+	"github.com/upgraderd/upgraderd/upgrader/realm"
 )
-
-// storeRoot is the release store, of which each target has a directory.
-const storeRoot = "/var/lib/upgraderd"
 
 // Check reads the units of targets below root ("" or "/" for the running
 // system), each with its sockets, and says what is wrong with them.
 func Check(root string, targets ...*upgrader.Target) config.Diagnostics {
-	t := treeAt(root)
+	return checkAll(treeAt(root), targets)
+}
+
+// Of reads the units of targets of a realm of the running system.
+func Of(r realm.Realm, targets ...*upgrader.Target) config.Diagnostics {
+	return checkAll(tree{"/", r}, targets)
+}
+
+func checkAll(t tree, targets []*upgrader.Target) config.Diagnostics {
 	var (
 		x    = scan(t)
 		m    = manager(t)
@@ -113,7 +119,15 @@ func (v *view) units() []*unit {
 }
 
 // store is the target's directory in the release store.
-func (v *view) store() string { return path.Join(storeRoot, v.target.Name) }
+func (v *view) store() string { return path.Join(v.at.State, v.target.Name) }
+
+// unitDir is where an operator writes units, or a user.
+func (v *view) unitDir() string {
+	if v.at.User {
+		return path.Join(v.at.ConfigHome, "systemd/user")
+	}
+	return "/etc/systemd/system"
+}
 
 // restarts tells that a swap of the target is a restart of its unit.
 func (v *view) restarts() bool {
@@ -132,10 +146,15 @@ func (v *view) restarts() bool {
 // write is the hint to set something: in the line that counts, or where there
 // is none, or it is not an administrator's, in a drop-in.
 func write(u *unit, s setting, given bool, line string) string {
-	if given && strings.Contains(s.file, "/etc/systemd/system/") {
+	if given && local(s.file) {
 		return "write " + line + " here"
 	}
 	return "write " + line + " below [" + s.section + "] in a drop-in: systemctl edit " + u.name
+}
+
+// local tells a file that whoever is asked may edit.
+func local(file string) bool {
+	return strings.Contains(file, "/etc/systemd/system/") || strings.Contains(file, "/.config/systemd/user/")
 }
 
 // sockets finds the sockets of a service: of its name, named in Sockets=, or
@@ -198,8 +217,7 @@ type defaults struct {
 func manager(t tree) defaults {
 	u := &unit{headers: map[string]int{}}
 	var dirs []string
-	for _, dir := range []string{"/etc", "/run", "/usr/local/lib", "/usr/lib"} {
-		file := dir + "/systemd/system.conf"
+	for _, file := range t.at.Defaults {
 		dirs = append(dirs, file+".d")
 		if _, err := os.Stat(t.real(file)); err == nil && u.file == "" && !t.masks(file) {
 			u.file = t.real(file)

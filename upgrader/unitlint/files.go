@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
+	"github.com/upgraderd/upgraderd/upgrader/realm"
 )
 
 const (
@@ -23,7 +24,10 @@ const (
 // tree reads files below a root directory as if it were "/": no symbolic link
 // leads out of it. Whose files they are does not matter here: systemd reads
 // them all.
-type tree struct{ root string }
+type tree struct {
+	root string
+	at   realm.Realm // whose units
+}
 
 func treeAt(root string) tree {
 	if root == "" {
@@ -32,7 +36,7 @@ func treeAt(root string) tree {
 	if abs, err := filepath.Abs(root); err == nil {
 		root = abs
 	}
-	return tree{root}
+	return tree{root, realm.System()}
 }
 
 // real gives the name by which the running system knows a file of the tree.

@@ -102,7 +102,7 @@ func reload(v *view) []finding {
 		if len(words) > 0 && strings.HasSuffix(words[0], "kill") {
 			message += ": a signal is sent and nobody waits, so that a handover that fails looks like one that did not"
 		}
-		if !strings.Contains(s.file, "/etc/systemd/system/") {
+		if !local(s.file) {
 			line = "ExecReload= and then " + line // a list: the drop-in takes it back first
 		}
 	}

@@ -10,26 +10,6 @@ import (
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
 )
 
-// SearchPath gives the directories that hold unit files, the first overriding
-// the next: those of "systemd-analyze unit-paths".
-func SearchPath() []string {
-	return []string{
-		"/etc/systemd/system.control",
-		"/run/systemd/system.control",
-		"/run/systemd/transient",
-		"/run/systemd/generator.early",
-		"/etc/systemd/system",
-		"/etc/systemd/system.attached",
-		"/run/systemd/system",
-		"/run/systemd/system.attached",
-		"/run/systemd/generator",
-		"/usr/local/lib/systemd/system",
-		"/usr/lib/systemd/system",
-		"/lib/systemd/system",
-		"/run/systemd/generator.late",
-	}
-}
-
 // index knows which file has each name, and which names are another's.
 type index struct {
 	tree
@@ -40,7 +20,7 @@ type index struct {
 // scan makes the index of the services and sockets of a tree.
 func scan(t tree) index {
 	x := index{t, map[string]string{}, map[string]string{}}
-	for _, dir := range SearchPath() {
+	for _, dir := range t.at.Units {
 		for _, name := range t.list(dir) {
 			u, err := unitfile.ParseUnitName(name)
 			if _, taken := x.files[name]; taken || err != nil || u.Type != "service" && u.Type != "socket" {
@@ -74,7 +54,7 @@ func (x index) alias(u unitfile.UnitName, file string) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	for _, d := range SearchPath() {
+	for _, d := range x.at.Units {
 		if at, err := x.follow(d); err == nil && at == dir {
 			return path.Base(link), true
 		}
@@ -134,7 +114,7 @@ func (x index) names(id string) []string {
 func (x index) dropIns(id string) []string {
 	var dirs []string
 	add := func(names []string) {
-		for _, dir := range SearchPath() {
+		for _, dir := range x.at.Units {
 			for _, name := range names {
 				dirs = append(dirs, path.Join(dir, name+".d"))
 			}

@@ -16,7 +16,7 @@ func notFound(v *view) []finding {
 	return []finding{{
 		place:   place{v.target.File, 0},
 		message: fmt.Sprintf("%s does not exist yet, so nothing can be swapped", v.service.name),
-		hint:    "write " + v.real("/etc/systemd/system/"+v.service.name) + " and run systemctl daemon-reload, or name another in Unit=",
+		hint:    "write " + v.real(v.unitDir()+"/"+v.service.name) + " and run systemctl daemon-reload, or name another in Unit=",
 	}}
 }
 

@@ -21,7 +21,7 @@ func noSocket(v *view) []finding {
 	f := finding{
 		place:   u.place("Service"),
 		message: "no .socket unit holds the service's sockets, so connections are refused while it restarts",
-		hint:    "if it listens, write " + v.real("/etc/systemd/system/"+name) + " with ListenStream=, Backlog=4096 and TriggerLimitIntervalSec=0 below [Socket]",
+		hint:    "if it listens, write " + v.real(v.unitDir()+"/"+name) + " with ListenStream=, Backlog=4096 and TriggerLimitIntervalSec=0 below [Socket]",
 	}
 	if s := v.supervise; s != nil {
 		if s.listen > 0 || s.unsure {

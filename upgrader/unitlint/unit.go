@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
+	"github.com/upgraderd/upgraderd/upgrader/realm"
 )
 
 // place is where something is written, or would be. line is 0 where the file
@@ -43,12 +44,13 @@ type unit struct {
 	// unread is set where a file could not be read: what seems to be
 	// missing may stand there.
 	unread bool
+	at     realm.Realm
 }
 
 // load reads a unit with its drop-ins.
 func (x index) load(name string) *unit {
 	id, file := x.resolve(name)
-	u := &unit{name: id, headers: map[string]int{}}
+	u := &unit{name: id, headers: map[string]int{}, at: x.at}
 	if file == "" {
 		return u
 	}
@@ -215,16 +217,24 @@ func (u *unit) specifier(letter string) (string, error) {
 		return u.name, nil
 	case "N":
 		return strings.TrimSuffix(u.name, path.Ext(u.name)), nil
+	case "E":
+		return u.at.ConfigHome, nil
+	case "t":
+		return u.at.Runtime, nil
+	}
+	if u.at.User {
+		if letter == "h" {
+			return u.at.Home, nil
+		}
+		return "", errUnknown // %S and others depend on the version
+	}
+	switch letter {
 	case "S":
-		return "/var/lib", nil
+		return u.at.StateHome, nil
 	case "C":
 		return "/var/cache", nil
 	case "L":
 		return "/var/log", nil
-	case "E":
-		return "/etc", nil
-	case "t":
-		return "/run", nil
 	}
 	return "", errUnknown
 }

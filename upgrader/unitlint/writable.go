@@ -9,7 +9,7 @@ import (
 
 func user(v *view) []finding {
 	u := v.service
-	if !u.there() || v.own() {
+	if !u.there() || v.own() || v.at.User { // whose services run as nobody else
 		return nil
 	}
 	if _, dynamic := u.yes("Service", "DynamicUser"); dynamic {
@@ -50,10 +50,14 @@ func storeWritable(v *view) []finding {
 		return nil
 	}
 	var found []finding
-	for _, s := range u.listed("Service", "StateDirectory") {
+	var states []setting
+	if !v.at.User { // where the daemon's user is nobody else
+		states = u.listed("Service", "StateDirectory")
+	}
+	for _, s := range states {
 		dir, _, _ := strings.Cut(s.value, ":")
 		dir = path.Join("/var/lib", dir)
-		if !below(dir, v.store()) && dir != storeRoot {
+		if !below(dir, v.store()) && dir != v.at.State {
 			continue
 		}
 		found = append(found, finding{
@@ -74,7 +78,7 @@ func storeWritable(v *view) []finding {
 			found = append(found, finding{
 				place:   s.place,
 				message: fmt.Sprintf("%s=%s opens the releases in %s to writing, so that only file modes protect them", key, s.value, v.store()),
-				hint:    "name a directory outside " + storeRoot,
+				hint:    "name a directory outside " + v.at.State,
 			})
 		}
 	}
