@@ -54,7 +54,7 @@ func Install(root string, o Options) (Result, error) {
 		return Result{}, fmt.Errorf("install below %q: %w", root, err)
 	}
 	defer r.Close()
-	i := installer{root: r}
+	i := installer{root: r, programAt: strings.TrimPrefix(ProgramPath, "/"), recordAt: recordPath}
 	if err := i.install(o); err != nil {
 		return i.result, fmt.Errorf("install below %q: %w", root, err)
 	}
@@ -63,14 +63,17 @@ func Install(root string, o Options) (Result, error) {
 }
 
 type installer struct {
-	root   *os.Root
+	root *os.Root
+	// programAt and recordAt are where these go, in the root.
+	programAt, recordAt string
+
 	record map[string]string // path → digest of what was installed
 	result Result
 }
 
 func (i *installer) install(o Options) error {
 	var err error
-	if i.record, err = readRecord(i.root); err != nil {
+	if i.record, err = readRecord(i.root, i.recordAt); err != nil {
 		return err
 	}
 	if o.Program != "" {
@@ -82,19 +85,18 @@ func (i *installer) install(o Options) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		top, rest, _ := strings.Cut(name, "/")
 		data, err := files.ReadFile(name)
 		if err != nil {
 			return err
 		}
-		name = path.Join(destinations[top], rest)
-		if destinations[top] == manDir {
-			name += ".gz"
+		to := destination(name)
+		if strings.HasPrefix(to, manDir) {
+			to += ".gz"
 			if data, err = compress(data); err != nil {
 				return err
 			}
 		}
-		return i.file(name, data)
+		return i.file(to, data)
 	})
 	if err != nil {
 		return err
@@ -147,7 +149,7 @@ func (i *installer) program(source string) error {
 		return err
 	}
 	defer f.Close()
-	name := strings.TrimPrefix(ProgramPath, "/")
+	name := i.programAt
 	same, err := i.sameProgram(f, name)
 	if err != nil || same {
 		return err
@@ -155,7 +157,7 @@ func (i *installer) program(source string) error {
 	if err := i.write(name, 0o755, f); err != nil {
 		return err
 	}
-	i.result.Written = append(i.result.Written, ProgramPath)
+	i.result.Written = append(i.result.Written, "/"+name)
 	return nil
 }
 
@@ -230,7 +232,7 @@ func digest(data []byte) string {
 }
 
 // readRecord reads the digests of the install before, if there was one.
-func readRecord(root *os.Root) (map[string]string, error) {
+func readRecord(root *os.Root, recordPath string) (map[string]string, error) {
 	record := make(map[string]string)
 	text, err := root.ReadFile(recordPath)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -253,11 +255,11 @@ func (i *installer) saveRecord() error {
 	for _, name := range slices.Sorted(maps.Keys(i.record)) {
 		fmt.Fprintf(&text, "%s  /%s\n", i.record[name], name)
 	}
-	present, err := i.root.ReadFile(recordPath)
+	present, err := i.root.ReadFile(i.recordAt)
 	if err == nil && string(present) == text.String() {
 		return nil
 	}
-	return i.write(recordPath, 0o644, strings.NewReader(text.String()))
+	return i.write(i.recordAt, 0o644, strings.NewReader(text.String()))
 }
 
 // nextSteps are commands for a shell of root's.

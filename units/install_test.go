@@ -68,6 +68,8 @@ func TestInstall(t *testing.T) {
 		"/usr/lib/systemd/system/upgraderd-boot.service",
 		"/usr/lib/systemd/system/live@.service",
 		"/usr/lib/systemd/system/live@.socket",
+		"/usr/lib/systemd/user/upgraderd.service",
+		"/usr/lib/systemd/user/live@.service",
 		"/usr/share/polkit-1/rules.d/50-upgraderd.rules",
 		"/usr/lib/sysusers.d/upgraderd.conf",
 		"/usr/lib/tmpfiles.d/upgraderd.conf",
@@ -250,7 +252,54 @@ func TestDestinations(t *testing.T) {
 			t.Errorf("no destination for %s", e.Name())
 		}
 	}
-	if len(entries) != len(destinations) {
-		t.Errorf("got %d directories, want %d", len(entries), len(destinations))
+	if len(entries)+1 != len(destinations) { // one directory is in another
+		t.Errorf("got %d directories, want %d", len(entries)+1, len(destinations))
+	}
+}
+
+// A user's install writes what their manager finds, and nothing elsewhere; links are
+// followed, and another state directory is the one that the units name.
+func TestInstallUser(t *testing.T) {
+	home := t.TempDir()
+	program := filepath.Join(t.TempDir(), "built")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dotfiles := filepath.Join(home, "dotfiles")
+	if err := os.Mkdir(dotfiles, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "config")
+	if err := os.Symlink(dotfiles, link); err != nil {
+		t.Fatal(err)
+	}
+	o := UserOptions{Home: home, ConfigHome: link, StateHome: "/srv/100%", Program: program}
+	result, err := InstallUser(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := tree(t, home)
+	for _, name := range []string{"upgraderd.service", "live@.service", "live@.socket", "upgraderd-check@.service", "upgraderd-guard@.timer"} {
+		if _, ok := all["/dotfiles/systemd/user/"+name]; !ok {
+			t.Errorf("not installed: %s", name)
+		}
+	}
+	if got := all["/.local/bin/upgraderd"]; !strings.HasPrefix(got, "-rwxr-xr-x #!/bin/sh") {
+		t.Errorf("program: got %q", got)
+	}
+	service := all["/dotfiles/systemd/user/live@.service"]
+	want := "ExecStart=" + home + "/.local/bin/upgraderd supervise --root=/srv/100%%/upgraderd/%i "
+	if !strings.Contains(service, want) || strings.Contains(service, ProgramPath) {
+		t.Errorf("got %s, want %s", service, want)
+	}
+	if len(result.Written) == 0 || !strings.HasPrefix(result.Written[0], home) {
+		t.Errorf("got %+v, want files below %s", result, home)
+	}
+	again, err := InstallUser(o)
+	if err != nil || len(again.Written)+len(again.Kept) != 0 {
+		t.Errorf("the second time: got %+v, %v, want nothing done", again, err)
+	}
+	if _, err := InstallUser(UserOptions{Home: home, ConfigHome: "x", StateHome: "/y"}); err == nil {
+		t.Error("a directory that is not absolute: got no error")
 	}
 }

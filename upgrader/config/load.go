@@ -39,7 +39,9 @@ func (f Reader) LoadAll() ([]*upgrader.Target, Diagnostics) { return all(f.tree,
 func (f Reader) PeekAll() ([]*upgrader.Target, Diagnostics) { return all(f.tree, true) }
 
 // Load reads one target, see [Load].
-func (f Reader) Load(name string) (*upgrader.Target, Diagnostics) { return loadOne(f.tree, name, false) }
+func (f Reader) Load(name string) (*upgrader.Target, Diagnostics) {
+	return loadOne(f.tree, name, false)
+}
 
 // Peek reads one target, and nothing that it trusts, see [Peek].
 func (f Reader) Peek(name string) (*upgrader.Target, Diagnostics) { return loadOne(f.tree, name, true) }
