@@ -319,7 +319,7 @@ func (a *adopter) revert(ctx context.Context, unit string, moved bool) error {
 		return err
 	}
 	if len(upgrade.Files) > 0 && daemonRuns(ctx, a.bus) == nil {
-		if err := wakeDaemon(ctx); err != nil {
+		if err := wakeDaemon(ctx, systemScope()); err != nil {
 			return err
 		}
 	}
@@ -434,7 +434,7 @@ func (a *adopter) next(ctx context.Context, plan adopt.Adoption, running bool) e
 	t, _ := config.Load("/", plan.Target)
 	follows := false
 	if t != nil && daemonRuns(ctx, a.bus) == nil {
-		if err := wakeDaemon(ctx); err != nil {
+		if err := wakeDaemon(ctx, systemScope()); err != nil {
 			return err
 		}
 		follows = true

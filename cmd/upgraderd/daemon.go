@@ -19,12 +19,12 @@ import (
 	"github.com/upgraderd/upgraderd/upgrader/bus"
 	"github.com/upgraderd/upgraderd/upgrader/config"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
-	"github.com/upgraderd/upgraderd/upgrader/systemd"
+	"github.com/upgraderd/upgraderd/upgrader/realm"
 )
 
 // stateDir is where releases and records are, unless StateDirectory= says
 // otherwise.
-const stateDir = "/var/lib/upgraderd"
+const stateDir = realm.SystemState
 
 func daemonCommand() *cobra.Command {
 	var verbose bool
@@ -40,7 +40,11 @@ targets again. This is what upgraderd.service runs, by way of upgraderd launch.`
 			defer stop()
 			handler, level := daemonLog(verbose)
 			defer func() { _ = handler.Close() }()
-			return follow(ctx, handler, level)
+			at, err := scopeOf(cmd, "/")
+			if err != nil {
+				return err
+			}
+			return follow(ctx, at, handler, level)
 		},
 	}
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say what is only of interest when something is wrong")
@@ -57,9 +61,12 @@ func daemonLog(verbose bool) (*journal.Handler, *slog.LevelVar) {
 }
 
 // follow runs the daemon until ctx ends.
-func follow(ctx context.Context, handler *journal.Handler, level *slog.LevelVar) error {
+func follow(ctx context.Context, at scope, handler *journal.Handler, level *slog.LevelVar) error {
 	log := slog.New(handler)
-	pid1 := systemd.New(systemd.Options{Log: log})
+	if err := at.MakeState(); err != nil {
+		return err
+	}
+	pid1 := at.bus(log)
 	defer func() { _ = pid1.Close() }()
 	interval, err := activation.WatchdogInterval()
 	if err != nil {
@@ -69,21 +76,25 @@ func follow(ctx context.Context, handler *journal.Handler, level *slog.LevelVar)
 	if err != nil {
 		return err
 	}
-	targets, diagnostics := loadTargets(log)
+	targets, diagnostics := loadTargets(at, log)
 	var daemon *upgrader.Daemon
 	reload := func(ctx context.Context) error {
-		targets, _ := loadTargets(log)
+		targets, _ := loadTargets(at, log)
 		return daemon.Reload(ctx, targets)
 	}
-	face := bus.New(bus.Options{
-		StateDir: stateDirectory(), Version: readBuild(debug.ReadBuildInfo()).Version, Reload: reload, Log: log,
-		Logs: bus.Logs{Level: level, Target: handler.Target(), Identifier: "upgraderd"},
-	})
-	daemon, err = upgrader.New(upgrader.Options{
-		StateDir: stateDirectory(), Targets: targets, Broken: diagnostics.Doubt, Systemd: pid1, Observer: face, Log: log,
+	options := upgrader.Options{
+		StateDir: at.state(), SourceSocket: at.SourceSocket, Targets: targets, Broken: diagnostics.Doubt, Systemd: pid1, Log: log,
 		Notify: activation.Notify, WatchdogInterval: interval, Program: program,
-	})
-	if err != nil {
+	}
+	var face *bus.Server
+	if !at.User { // between a user and their own upgraderd there is nobody to ask
+		face = bus.New(bus.Options{
+			StateDir: at.state(), Version: readBuild(debug.ReadBuildInfo()).Version, Reload: reload, Log: log,
+			Logs: bus.Logs{Level: level, Target: handler.Target(), Identifier: "upgraderd"},
+		})
+		options.Observer = face
+	}
+	if daemon, err = upgrader.New(options); err != nil {
 		return err
 	}
 	hangups := make(chan os.Signal, 1)
@@ -105,7 +116,9 @@ func follow(ctx context.Context, handler *journal.Handler, level *slog.LevelVar)
 	var serving sync.WaitGroup
 	defer serving.Wait()
 	defer stopServing()
-	serving.Go(func() { face.Run(served, daemon) })
+	if face != nil {
+		serving.Go(func() { face.Run(served, daemon) })
+	}
 	if err := daemon.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -120,8 +133,8 @@ func stateDirectory() string {
 
 // loadTargets reads the configuration. What is wrong with it goes to the
 // journal, one line each, and never stops the targets that are whole.
-func loadTargets(log *slog.Logger) ([]*upgrader.Target, config.Diagnostics) {
-	targets, diagnostics := config.LoadAll("/")
+func loadTargets(at scope, log *slog.Logger) ([]*upgrader.Target, config.Diagnostics) {
+	targets, diagnostics := at.files().LoadAll()
 	for _, d := range diagnostics {
 		event := journal.ConfigRejected
 		if d.Warning {

@@ -252,7 +252,7 @@ func (e *editing) keep(ctx context.Context, before, text []byte) error {
 	if daemonRuns(ctx, bus) != nil {
 		return nil
 	}
-	return wakeDaemon(ctx)
+	return wakeDaemon(ctx, systemScope())
 }
 
 // replaceFile writes a file whole, by one rename, and on disk.

@@ -10,9 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/upgrader"
-	"github.com/upgraderd/upgraderd/upgrader/config"
 	"github.com/upgraderd/upgraderd/upgrader/progress"
-	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
 
 func fetchCommand() *cobra.Command {
@@ -68,13 +66,17 @@ staged. upgraderd upgrade TARGET applies it. The exit status is 0 if it is stage
 }
 
 func importFiles(ctx context.Context, cmd *cobra.Command, name string, files []string, noWait bool) error {
-	target, diagnostics := config.Peek("/", name)
+	at, err := scopeOf(cmd, "/")
+	if err != nil {
+		return err
+	}
+	target, diagnostics := at.files().Peek(name)
 	if target == nil {
 		return diagnostics.Err()
 	}
 	line := newLine(cmd.ErrOrStderr())
 	var meter progress.Meter
-	id, o, err := upgrader.Import(ctx, stateDirectory(), target, files, daemonThere(ctx), func(done, total int64) {
+	id, o, err := upgrader.Import(ctx, at.state(), target, files, daemonThere(ctx, at), func(done, total int64) {
 		meter.Note(done)
 		p := meter.Progress(total)
 		line.show(target.Name+": copying", &p)
@@ -86,14 +88,14 @@ func importFiles(ctx context.Context, cmd *cobra.Command, name string, files []s
 	if err != nil {
 		return fmt.Errorf("import to %s: %w", target.Name, err)
 	}
-	return obeyed(ctx, cmd, target, o, id, noWait)
+	return obeyed(ctx, cmd, at, target, o, id, noWait)
 }
 
 // daemonThere tells whether somebody is there to read what is copied: gigabytes do not
 // wait for a daemon that may never come.
-func daemonThere(ctx context.Context) func() error {
+func daemonThere(ctx context.Context, at scope) func() error {
 	return func() error {
-		bus := systemd.New(systemd.Options{})
+		bus := at.bus(nil)
 		defer func() { _ = bus.Close() }()
 		return daemonRuns(ctx, bus)
 	}

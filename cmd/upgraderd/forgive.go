@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/upgrader"
-	"github.com/upgraderd/upgraderd/upgrader/config"
 )
 
 func forgiveCommand() *cobra.Command {
@@ -19,14 +18,18 @@ the newest release again; systemctl reload upgraderd makes it look at once.`,
 		ValidArgsFunction: complete(false, targetNames),
 		Args:              usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !isRoot() {
+			at, err := scopeOf(cmd, "/")
+			if err != nil {
+				return err
+			}
+			if !at.User && !isRoot() {
 				return forgiveOverBus(cmd, args[0])
 			}
-			target, diagnostics := config.Peek("/", args[0])
+			target, diagnostics := at.files().Peek(args[0])
 			if target == nil {
 				return diagnostics.Err()
 			}
-			forgiven, err := upgrader.Forgive(stateDirectory(), target.Name)
+			forgiven, err := upgrader.Forgive(at.state(), target.Name)
 			if err != nil {
 				return err
 			}

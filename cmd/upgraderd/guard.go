@@ -13,11 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/upgrader"
-	"github.com/upgraderd/upgraderd/upgrader/config"
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 	"github.com/upgraderd/upgraderd/upgrader/store"
-	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
 
 func guardCommand() *cobra.Command {
@@ -48,12 +46,15 @@ Nothing to do is success.`,
 			defer stop()
 			handler := journal.NewHandler(os.Stderr, journal.Options{})
 			defer func() { _ = handler.Close() }()
-			o := upgrader.Options{StateDir: stateDirectory(), Log: slog.New(handler)}
-			var err error
+			at, err := scopeOf(cmd, "/")
+			if err != nil {
+				return err
+			}
+			o := upgrader.Options{StateDir: at.state(), Log: slog.New(handler)}
 			if boot {
 				err = upgrader.RevertUnproven(ctx, o)
 			} else {
-				err = guard(ctx, o, args[0], patience, failed)
+				err = guard(ctx, at, o, args[0], patience, failed)
 			}
 			if errors.Is(err, context.Canceled) {
 				return nil
@@ -67,7 +68,7 @@ Nothing to do is success.`,
 	return cmd
 }
 
-func guard(ctx context.Context, o upgrader.Options, name string, patience time.Duration, failed bool) error {
+func guard(ctx context.Context, at scope, o upgrader.Options, name string, patience time.Duration, failed bool) error {
 	if failed {
 		// Any service fails for many reasons, and most have no target.
 		name = targetOf(o.StateDir, name)
@@ -75,12 +76,12 @@ func guard(ctx context.Context, o upgrader.Options, name string, patience time.D
 			return err
 		}
 	}
-	bus := systemd.New(systemd.Options{Log: o.Log})
+	bus := at.bus(o.Log)
 	defer func() { _ = bus.Close() }()
 	o.Systemd = bus
-	target, diagnostics := config.Peek("/", name)
+	target, diagnostics := at.files().Peek(name)
 	if target == nil { // nobody may touch its unit any more; once is enough to say so
-		if _, others := config.PeekAll("/"); !others.Doubt(name) { // gone, and not only broken
+		if _, others := at.files().PeekAll(); !others.Doubt(name) { // gone, and not only broken
 			switch err := upgrader.Retire(ctx, o, name); {
 			case errors.Is(err, store.ErrLocked):
 				return nil // a daemon comes to a verdict; should it die, the next run is for that

@@ -32,7 +32,11 @@ reads the store, so it works with the daemon running or not.`,
 		ValidArgsFunction: complete(false, targetNames),
 		Args:              usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			all, err := readHistory(root, args[0])
+			at, err := scopeOf(cmd, root)
+			if err != nil {
+				return err
+			}
+			all, err := readHistory(at, args[0])
 			if err != nil {
 				return err
 			}
@@ -62,7 +66,11 @@ to when it ended, of the time that the whole took.`,
 		ValidArgsFunction: complete(false, targetNames, attempts),
 		Args:              usage(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			all, err := readHistory(root, args[0])
+			at, err := scopeOf(cmd, root)
+			if err != nil {
+				return err
+			}
+			all, err := readHistory(at, args[0])
 			if err != nil {
 				return err
 			}
@@ -73,7 +81,7 @@ to when it ended, of the time that the whole took.`,
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), a)
 			}
-			return printAttempt(cmd.OutOrStdout(), args[0], unitOf(root, args[0]), a)
+			return printAttempt(cmd.OutOrStdout(), args[0], unitOf(at, args[0]), a)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -83,11 +91,11 @@ to when it ended, of the time that the whole took.`,
 
 // readHistory is that of a target by name: one whose .upgrade file is broken or
 // gone has a history all the same.
-func readHistory(root, name string) ([]upgrader.Attempt, error) {
+func readHistory(at scope, name string) ([]upgrader.Attempt, error) {
 	if name == "" || name != filepath.Base(name) || strings.HasPrefix(name, ".") {
 		return nil, withStatus(exitUsage, fmt.Errorf("%q is not the name of a target; upgraderd status lists them", name))
 	}
-	all, err := upgrader.History(filepath.Join(root, stateDir), name)
+	all, err := upgrader.History(at.state(), name)
 	if err != nil {
 		return nil, err
 	}
@@ -116,8 +124,8 @@ func pickAttempt(all []upgrader.Attempt, args []string) (upgrader.Attempt, error
 
 // unitOf is what the target's .upgrade file names, or would most likely have where
 // it cannot be read.
-func unitOf(root, name string) string {
-	all, err := readStatus(root, []string{name}, io.Discard)
+func unitOf(at scope, name string) string {
+	all, err := readStatus(at, []string{name}, io.Discard)
 	if err != nil || len(all) == 0 {
 		return name + ".service"
 	}

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/upgrader"
-	"github.com/upgraderd/upgraderd/upgrader/config"
 )
 
 func launchCommand() *cobra.Command {
@@ -25,15 +24,19 @@ release starts, else as this program. This is what upgraderd.service runs.`,
 			handler, level := daemonLog(verbose)
 			defer func() { _ = handler.Close() }()
 			log := slog.New(handler)
-			if config.Has("/", upgrader.OwnTarget) {
+			at, err := scopeOf(cmd, "/")
+			if err != nil {
+				return err
+			}
+			if at.files().Has(upgrader.OwnTarget) {
 				// Signals end us as ever: one that was caught would be lost with us.
-				upgrader.Launch(cmd.Context(), upgrader.Options{StateDir: stateDirectory(), Log: log}, func(program string) error {
-					return becomeDaemon(program, verbose)
+				upgrader.Launch(cmd.Context(), upgrader.Options{StateDir: at.state(), Log: log}, func(program string) error {
+					return becomeDaemon(at, program, verbose)
 				})
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			return follow(ctx, handler, level)
+			return follow(ctx, at, handler, level)
 		},
 	}
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say what is only of interest when something is wrong")
@@ -42,8 +45,8 @@ release starts, else as this program. This is what upgraderd.service runs.`,
 
 // becomeDaemon makes this process another program's daemon. It returns only if
 // that failed.
-func becomeDaemon(program string, verbose bool) error {
-	argv := []string{program, "daemon"}
+func becomeDaemon(at scope, program string, verbose bool) error {
+	argv := append([]string{program}, at.arguments("daemon")...)
 	if verbose {
 		argv = append(argv, "--verbose")
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/upgrader"
-	"github.com/upgraderd/upgraderd/upgrader/config"
 )
 
 func listCommand() *cobra.Command {
@@ -35,7 +34,11 @@ and changes nothing.`,
 			if ask && len(args) == 0 {
 				return withStatus(exitUsage, errors.New("--check needs a TARGET: whose source is to be asked?"))
 			}
-			all, err := readLists(cmd.Context(), root, args, ask, cmd.ErrOrStderr())
+			at, err := scopeOf(cmd, root)
+			if err != nil {
+				return err
+			}
+			all, err := readLists(cmd.Context(), at, args, ask, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -51,19 +54,19 @@ and changes nothing.`,
 	return cmd
 }
 
-func readLists(ctx context.Context, root string, names []string, ask bool, stderr io.Writer) ([]upgrader.List, error) {
-	dir := storesBelow(root)
+func readLists(ctx context.Context, at scope, names []string, ask bool, stderr io.Writer) ([]upgrader.List, error) {
+	dir := at.state()
 	if ask {
 		ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
-		target, diagnostics := config.Load(root, names[0])
+		target, diagnostics := at.files().Load(names[0])
 		if target == nil {
 			return nil, errors.Join(diagnostics.Print(stderr), silent(exitFailure))
 		}
-		l, err := upgrader.AskList(ctx, upgrader.Options{StateDir: dir, Systemd: elsewhere{}}, target)
+		l, err := upgrader.AskList(ctx, upgrader.Options{StateDir: dir, SourceSocket: at.SourceSocket, Systemd: elsewhere{}}, target)
 		return []upgrader.List{l}, err
 	}
-	targets, err := readStatus(root, names, stderr)
+	targets, err := readStatus(at, names, stderr)
 	if err != nil {
 		return nil, err
 	}

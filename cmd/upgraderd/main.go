@@ -37,12 +37,12 @@ func exitStatuses() []exitStatus {
 
 func main() {
 	root := rootCommand()
-	err := root.ExecuteContext(context.Background())
+	cmd, err := root.ExecuteContextC(context.Background())
 	if err == nil {
 		return
 	}
 	if !errors.Is(err, errSaid) {
-		fmt.Fprintf(shown{os.Stderr}, "upgraderd: %v\n", err)
+		fmt.Fprintf(inWordsOf(cmd, shown{os.Stderr}), "upgraderd: %v\n", err)
 	}
 	var status statusError
 	if errors.As(err, &status) {
@@ -79,6 +79,7 @@ func rootCommand() *cobra.Command {
 	}
 	root.SetOut(shown{os.Stdout})
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withStatus(exitUsage, err) })
+	addScope(root)
 	root.AddCommand(
 		statusCommand(), listCommand(), historyCommand(), showCommand(), checkCommand(), planCommand(), verifyCommand(), monitorCommand(), // what people read
 		fetchCommand(), importCommand(), upgradeCommand(), rollbackCommand(), installCommand(), // what people do

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/upgrader"
-	"github.com/upgraderd/upgraderd/upgrader/config"
 	"github.com/upgraderd/upgraderd/upgrader/progress"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
@@ -85,25 +84,29 @@ serves and proved itself.`,
 
 // order leaves o for the daemon, wakes it, and waits for the answer.
 func order(cmd *cobra.Command, name string, o upgrader.Order, noWait bool) error {
-	if !isRoot() {
+	at, err := scopeOf(cmd, "/")
+	if err != nil {
+		return err
+	}
+	if !at.User && !isRoot() {
 		return orderOverBus(cmd, name, o, noWait)
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	target, diagnostics := config.Peek("/", name)
+	target, diagnostics := at.files().Peek(name)
 	if target == nil {
 		return diagnostics.Err()
 	}
-	id, err := upgrader.Place(stateDirectory(), target.Name, o)
+	id, err := upgrader.Place(at.state(), target.Name, o)
 	if err != nil {
 		return fmt.Errorf("order to %s %s: %w", o.Verb, target.Name, err)
 	}
-	return obeyed(ctx, cmd, target, o, id, noWait)
+	return obeyed(ctx, cmd, at, target, o, id, noWait)
 }
 
 // obeyed wakes the daemon, and waits for its answer to an order that was left.
-func obeyed(ctx context.Context, cmd *cobra.Command, target *upgrader.Target, o upgrader.Order, id string, noWait bool) error {
-	if err := wakeDaemon(ctx); err != nil {
+func obeyed(ctx context.Context, cmd *cobra.Command, at scope, target *upgrader.Target, o upgrader.Order, id string, noWait bool) error {
+	if err := wakeDaemon(ctx, at); err != nil {
 		return fmt.Errorf("%s was ordered to %s, and does when the daemon looks: %w", target.Name, o, err)
 	}
 	if noWait {
@@ -111,7 +114,7 @@ func obeyed(ctx context.Context, cmd *cobra.Command, target *upgrader.Target, o 
 		return nil
 	}
 	line := newLine(cmd.ErrOrStderr())
-	a, err := awaitAnswer(ctx, target, o, id, line)
+	a, err := awaitAnswer(ctx, at.state(), target, o, id, line)
 	line.clear()
 	if errors.Is(err, context.Canceled) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "the daemon goes on; see upgraderd status %s\n", target.Name)
@@ -125,8 +128,8 @@ func obeyed(ctx context.Context, cmd *cobra.Command, target *upgrader.Target, o 
 
 // wakeDaemon has the daemon look at its orders now. Its reload is what root may
 // ask for, and nobody else.
-func wakeDaemon(ctx context.Context) error {
-	bus := systemd.New(systemd.Options{})
+func wakeDaemon(ctx context.Context, at scope) error {
+	bus := at.bus(nil)
 	defer func() { _ = bus.Close() }()
 	if err := daemonRuns(ctx, bus); err != nil {
 		return err
@@ -150,8 +153,8 @@ func daemonRuns(ctx context.Context, bus *systemd.Client) error {
 // a confirm window has many seconds.
 const answerInterval = 200 * time.Millisecond
 
-func awaitAnswer(ctx context.Context, t *upgrader.Target, o upgrader.Order, id string, line *line) (upgrader.Answer, error) {
-	dir, target := stateDirectory(), t.Name
+func awaitAnswer(ctx context.Context, dir string, t *upgrader.Target, o upgrader.Order, id string, line *line) (upgrader.Answer, error) {
+	target := t.Name
 	told := ""
 	began := time.Now()
 	tick := time.NewTicker(answerInterval)

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/upgrader"
-	"github.com/upgraderd/upgraderd/upgrader/config"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
 
@@ -37,7 +36,11 @@ changed.`,
 		ValidArgsFunction: complete(false, targetNames),
 		Args:              usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := foresee(cmd.Context(), root, args[0], cmd.ErrOrStderr())
+			at, err := scopeOf(cmd, root)
+			if err != nil {
+				return err
+			}
+			p, err := foresee(cmd.Context(), at, args[0], cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -70,7 +73,11 @@ be told.`,
 		ValidArgsFunction: complete(false, targetNames),
 		Args:              usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := foresee(cmd.Context(), root, args[0], cmd.ErrOrStderr())
+			at, err := scopeOf(cmd, root)
+			if err != nil {
+				return err
+			}
+			p, err := foresee(cmd.Context(), at, args[0], cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -94,21 +101,21 @@ be told.`,
 	return cmd
 }
 
-func foresee(ctx context.Context, root, name string, stderr io.Writer) (upgrader.Plan, error) {
+func foresee(ctx context.Context, at scope, name string, stderr io.Writer) (upgrader.Plan, error) {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	target, diagnostics := config.Load(root, name)
+	target, diagnostics := at.files().Load(name)
 	if target == nil {
 		if err := diagnostics.Print(stderr); err != nil {
 			return upgrader.Plan{}, err
 		}
 		return upgrader.Plan{}, silent(exitFailure)
 	}
-	o := upgrader.Options{StateDir: filepath.Join(root, stateDir), Systemd: elsewhere{}}
-	if filepath.Clean(root) == "/" {
-		bus := systemd.New(systemd.Options{})
+	o := upgrader.Options{StateDir: at.state(), SourceSocket: at.SourceSocket, Systemd: elsewhere{}}
+	if filepath.Clean(at.root) == "/" {
+		bus := at.bus(nil)
 		defer func() { _ = bus.Close() }()
-		o.StateDir, o.Systemd = stateDirectory(), bus
+		o.Systemd = bus
 	}
 	return upgrader.Foresee(ctx, o, target)
 }

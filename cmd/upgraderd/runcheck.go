@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/upgrader"
-	"github.com/upgraderd/upgraderd/upgrader/config"
 )
 
 func runCheckCommand() *cobra.Command {
@@ -23,17 +22,21 @@ func runCheckCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			return runCheck(ctx, args[0])
+			at, err := scopeOf(cmd, "/")
+			if err != nil {
+				return err
+			}
+			return runCheck(ctx, at, args[0])
 		},
 	}
 }
 
-func runCheck(ctx context.Context, name string) error {
-	target, diagnostics := config.Peek("/", name)
+func runCheck(ctx context.Context, at scope, name string) error {
+	target, diagnostics := at.files().Sandboxed().Peek(name)
 	if target == nil {
 		return withStatus(exitConfig, diagnostics.Err())
 	}
-	code := upgrader.RunCheck(ctx, target, filepath.Join(stateDir, name), os.Stdout, os.Stderr)
+	code := upgrader.RunCheck(ctx, target, filepath.Join(at.state(), name), os.Stdout, os.Stderr)
 	if code != 0 {
 		return silent(code)
 	}

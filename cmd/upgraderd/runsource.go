@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/upgrader"
-	"github.com/upgraderd/upgraderd/upgrader/config"
 )
 
 func runSourceCommand() *cobra.Command {
@@ -29,10 +28,14 @@ func runSourceCommand() *cobra.Command {
 				return withStatus(exitUsage, errors.New("standard input is no connection; upgraderd-source.socket starts this"))
 			}
 			defer conn.Close()
+			at, err := scopeOf(cmd, "/")
+			if err != nil {
+				return err
+			}
 			name := ""
 			err = upgrader.ServeSource(ctx, conn, func(target string) (*upgrader.Target, error) {
 				name = target
-				t, diagnostics := config.Peek("/", target)
+				t, diagnostics := at.files().Peek(target)
 				if t == nil {
 					return nil, diagnostics.Err()
 				}

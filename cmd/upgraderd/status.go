@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -12,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/upgrader"
-	"github.com/upgraderd/upgraderd/upgrader/config"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
 
@@ -30,7 +28,11 @@ running or not.`,
 		ValidArgsFunction: complete(true, targetNames),
 		Example:           "  upgraderd status\n  upgraderd status app --json",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			all, err := readStatus(root, args, cmd.ErrOrStderr())
+			at, err := scopeOf(cmd, root)
+			if err != nil {
+				return err
+			}
+			all, err := readStatus(at, args, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -47,8 +49,8 @@ running or not.`,
 
 // readStatus reads the targets that are named, or all. Those whose .upgrade
 // file is broken are told on stderr, and the others are shown all the same.
-func readStatus(root string, names []string, stderr io.Writer) ([]upgrader.TargetStatus, error) {
-	targets, diagnostics := config.PeekAll(root)
+func readStatus(at scope, names []string, stderr io.Writer) ([]upgrader.TargetStatus, error) {
+	targets, diagnostics := at.files().PeekAll()
 	if len(names) == 0 {
 		if err := diagnostics.Errors().Print(stderr); err != nil {
 			return nil, err
@@ -60,7 +62,7 @@ func readStatus(root string, names []string, stderr io.Writer) ([]upgrader.Targe
 		}
 		why := diagnostics.Of(name)
 		if len(why) == 0 { // not there at all
-			_, why = config.Peek(root, name)
+			_, why = at.files().Peek(name)
 		}
 		if err := why.Print(stderr); err != nil {
 			return nil, err
@@ -70,7 +72,7 @@ func readStatus(root string, names []string, stderr io.Writer) ([]upgrader.Targe
 	if len(names) > 0 {
 		targets = slices.DeleteFunc(targets, func(t *upgrader.Target) bool { return !slices.Contains(names, t.Name) })
 	}
-	return upgrader.ReadStatus(filepath.Join(root, stateDir), targets), nil
+	return upgrader.ReadStatus(at.state(), targets), nil
 }
 
 // printStatus is a table, then what needs more than a cell.

@@ -6,8 +6,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/fetcher"
-	"github.com/upgraderd/upgraderd/upgrader/config"
-	"github.com/upgraderd/upgraderd/upgrader/unitlint"
 )
 
 func verifyCommand() *cobra.Command {
@@ -33,9 +31,13 @@ is a warning.`,
 			if len(args) == 1 && isSource(args[0]) {
 				return verifySource(cmd.Context(), cmd.OutOrStdout(), args[0], source)
 			}
-			targets, ds := config.Lint(root, args...)
-			ds = append(ds, unitlint.Check(root, targets...)...)
-			ds = append(ds, verifyStores(cmd.Context(), root, targets)...)
+			at, err := scopeOf(cmd, root)
+			if err != nil {
+				return err
+			}
+			targets, ds := at.files().Lint(args...)
+			ds = append(ds, at.lintUnits(targets)...)
+			ds = append(ds, verifyStores(cmd.Context(), at, targets)...)
 			if err := ds.Print(cmd.OutOrStdout()); err != nil {
 				return err
 			}

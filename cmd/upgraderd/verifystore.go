@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"path/filepath"
 
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/config"
@@ -11,10 +10,10 @@ import (
 )
 
 // verifyStores tells which releases on disk are not what was installed.
-func verifyStores(ctx context.Context, root string, targets []*upgrader.Target) config.Diagnostics {
+func verifyStores(ctx context.Context, at scope, targets []*upgrader.Target) config.Diagnostics {
 	var ds config.Diagnostics
 	for _, t := range targets {
-		for _, damage := range upgrader.Intact(ctx, filepath.Join(root, stateDir), t.Name) {
+		for _, damage := range upgrader.Intact(ctx, at.state(), t.Name) {
 			d := config.Diagnostic{Target: t.Name, File: damage.Path, Message: damage.Err.Error()}
 			var e *store.Error
 			if errors.As(damage.Err, &e) {

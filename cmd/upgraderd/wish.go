@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/upgrader"
-	"github.com/upgraderd/upgraderd/upgrader/config"
 	"github.com/upgraderd/upgraderd/upgrader/wish"
 )
 
@@ -49,12 +48,16 @@ func operator() string {
 // change has f change the wishes of a target, tells the daemon, and prints what f
 // says of it.
 func (w *wisher) change(cmd *cobra.Command, name string, f func(target string, all *wish.Wishes) (said string, err error)) error {
-	target, diagnostics := config.Peek(w.root, name)
+	at, err := scopeOf(cmd, w.root)
+	if err != nil {
+		return err
+	}
+	target, diagnostics := at.files().Peek(name)
 	if target == nil {
 		return diagnostics.Err()
 	}
 	var said string
-	if err := upgrader.ChangeWishes(storesBelow(w.root), target.Name, func(all *wish.Wishes) (err error) {
+	if err := upgrader.ChangeWishes(at.state(), target.Name, func(all *wish.Wishes) (err error) {
 		said, err = f(target.Name, all)
 		return err
 	}); err != nil {
@@ -65,16 +68,8 @@ func (w *wisher) change(cmd *cobra.Command, name string, f func(target string, a
 		return nil
 	}
 	// It is on disk, and counts: the daemon reads it before it begins anything.
-	if err := wakeDaemon(cmd.Context()); err != nil {
-		fmt.Fprintf(shown{cmd.ErrOrStderr()}, "%s: the daemon sees it when it looks next: %v\n", target.Name, err)
+	if err := wakeDaemon(cmd.Context(), at); err != nil {
+		fmt.Fprintf(inWordsOf(cmd, shown{cmd.ErrOrStderr()}), "%s: the daemon sees it when it looks next: %v\n", target.Name, err)
 	}
 	return nil
-}
-
-// storesBelow is where the stores are, of this host or of another root.
-func storesBelow(root string) string {
-	if filepath.Clean(root) == "/" {
-		return stateDirectory()
-	}
-	return filepath.Join(root, stateDir)
 }
