@@ -414,15 +414,15 @@ func (m *machine) hold(ctx context.Context) (Event, error) {
 		return OperatorActed, err // whoever took it away had a reason
 	}
 	current, has, err := m.store.Link(store.Current)
-	switch {
-	case err == nil && has && current == staged:
+	if err == nil && has && current == staged {
 		m.emit(ctx, journal.OperatorIntervened, slog.String("reason", "the operator installed it"), slog.String("result", string(VerdictInconclusive)))
 		m.conclude(VerdictInconclusive, "the operator installed it")
 		if err := m.store.ClearLink(store.Staged); err != nil {
 			m.trouble(ctx, journal.StepFailed, err)
 		}
 		return OperatorActed, nil
-	case m.mayGoOn(ctx):
+	}
+	if goes, _ := m.mayGoOn(ctx); goes { // an error is for after the wait
 		return SwapAllowed, nil
 	}
 	// The operator's link does not wake us; a glance now and then does.
@@ -430,7 +430,10 @@ func (m *machine) hold(ctx context.Context) (Event, error) {
 	if err := m.await(ctx); err != nil {
 		return NothingNew, err
 	}
-	if m.mayGoOn(ctx) {
+	switch goes, err := m.mayGoOn(ctx); {
+	case err != nil:
+		return LookFailed, err
+	case goes:
 		return SwapAllowed, nil
 	}
 	switch o, ok, err := m.toSwap(ctx); {
@@ -446,6 +449,8 @@ func (m *machine) hold(ctx context.Context) (Event, error) {
 			return SwapAllowed, nil
 		}
 		m.wanted = &o
+	case ok && m.target.Swap != SwapNone: // back, which nothing forbids
+		return OperatorActed, nil
 	case ok:
 		m.refuseOrder(ctx, o, "Swap=none leaves the unit to the operator; point current at the release and restart %s", m.target.Unit)
 	}

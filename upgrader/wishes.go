@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher"
@@ -140,7 +142,8 @@ func (m *machine) holdLeft() (time.Duration, bool) {
 	if h == nil || h.ForSec == 0 || m.held.since.IsZero() {
 		return 0, false
 	}
-	return h.For() - m.held.noted - time.Since(m.held.since), true
+	// Not less, so that a file that nobody can read any more does not make us spin.
+	return max(h.For()-m.held.noted-time.Since(m.held.since), time.Second), true
 }
 
 // clearHold takes a hold that is over out of the file. One that cannot be taken is
@@ -160,14 +163,14 @@ func (m *machine) clearHold(ctx context.Context, id string) {
 // tellWishes says what changed.
 func (m *machine) tellWishes(ctx context.Context, before, now wish.Wishes) {
 	was, is := lines(before), lines(now)
-	for mark, text := range was {
+	for _, mark := range slices.Sorted(maps.Keys(was)) {
 		if _, still := is[mark]; !still {
-			m.emit(ctx, journal.WishEnded, slog.String("wish", text), slog.String("reason", "the operator took it back"))
+			m.emit(ctx, journal.WishEnded, slog.String("wish", was[mark]), slog.String("reason", "the operator took it back"))
 		}
 	}
-	for mark, text := range is {
+	for _, mark := range slices.Sorted(maps.Keys(is)) {
 		if _, known := was[mark]; !known {
-			m.emit(ctx, journal.OperatorWished, slog.String("wish", text))
+			m.emit(ctx, journal.OperatorWished, slog.String("wish", is[mark]))
 		}
 	}
 }
@@ -205,8 +208,14 @@ func (m *machine) heldBack(o *Order) string {
 }
 
 // closed tells that upgrades do not begin by themselves at this hour. It is the wall
-// clock's, since nothing else knows the hour.
-func (m *machine) closed() string { return closed(m.target, m.wall()) }
+// clock's, since nothing else knows the hour. The first release disturbs nobody, and
+// what is left to the operator is so at any hour.
+func (m *machine) closed() string {
+	if _, has, err := m.store.Link(store.Current); err == nil && !has || m.target.Swap == SwapNone {
+		return ""
+	}
+	return closed(m.target, m.wall())
+}
 
 func closed(t *Target, now time.Time) string {
 	next, closed := window.Closed(t.Windows, now)
@@ -298,13 +307,13 @@ func (m *machine) goOn(ctx context.Context) (Event, error) {
 }
 
 // mayGoOn tells whether what waits in Held may be swapped.
-func (m *machine) mayGoOn(ctx context.Context) bool {
-	if m.target.Swap == SwapNone {
-		return false
-	}
+func (m *machine) mayGoOn(ctx context.Context) (bool, error) {
 	if err := m.heed(ctx); err != nil {
 		m.trouble(ctx, journal.StepFailed, err)
-		return false
+		return false, err
+	}
+	if m.target.Swap == SwapNone {
+		return false, nil
 	}
 	to := fetcher.Version(version(m.record.To))
 	why := m.forbidden(m.record.Order, to)
@@ -314,5 +323,5 @@ func (m *machine) mayGoOn(ctx context.Context) bool {
 	if why != "" {
 		m.forbid(ctx, to, why)
 	}
-	return why == ""
+	return why == "", nil
 }

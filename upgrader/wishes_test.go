@@ -260,6 +260,33 @@ func TestWishes(t *testing.T) {
 			w.comes(name)
 			w.settles(name, VerdictGood)
 		},
+		"back while one waits": func(t *testing.T, w *world) {
+			old, _ := upgraded(w)
+			w.edit(func(t *Target) { t.Swap = SwapNone })
+			w.publish("3.0", "")
+			w.eventually("waits", func(st TargetStatus) bool { return st.State == Held })
+			w.hold(0)
+			w.edit(func(t *Target) { t.Swap = SwapAuto })
+			w.answered(w.order(Order{Verb: OrderRollback}), VerdictGood)
+			w.stays(5*time.Minute, old)
+		},
+		"nothing newer comes to wait for the operator": func(t *testing.T, w *world) {
+			old := w.running("1.0")
+			w.target.Swap = SwapNone
+			w.start()
+			name := w.publish("2.0", "")
+			w.eventually("waits", func(st TargetStatus) bool { return st.State == Held })
+			w.hold(0)
+			w.skip("4.0")
+			newer := w.publish("3.0", "")
+			time.Sleep(5 * time.Minute)
+			if st := w.status(); st.State != Held || st.Staged != name || st.Current != old {
+				t.Fatalf("status: %+v", st)
+			}
+			w.publish("4.0", "")
+			w.unhold()
+			w.eventually("3.0 waits", func(st TargetStatus) bool { return st.State == Held && st.Staged == newer })
+		},
 		"despite the hold while it waits for the operator": func(t *testing.T, w *world) {
 			w.running("1.0")
 			w.target.Swap = SwapNone
@@ -451,9 +478,9 @@ func TestWindows(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		old := w.running("1.0")
-		w.target.Check = []string{"bin/app"}
 		w.target.Windows = []window.Window{night}
+		old := w.running("1.0") // the first does not wait
+		w.target.Check = []string{"bin/app"}
 		w.target.Source.PollInterval = time.Minute
 		w.start()
 		name := w.publish("2.0", "")

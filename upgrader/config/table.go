@@ -110,7 +110,7 @@ func Keys() []Key {
 			Section: "Upgrade", Name: "Window", Value: "HOURS", List: true, Example: "Mon..Fri 02:00-04:00",
 			Help: "When upgrades begin by themselves: hours, after the days of the week on which they begin, if not on all, and before `UTC`, if they are not of the " +
 				"host's time zone. `Sat,Sun 22:00-04:00` ends on Sunday and on Monday. Each line has one; several add up. A release that comes outside of them is fetched, " +
-				"checked and left staged until the next one opens; what began goes on past its end, and orders of the operator do not wait. By default it is at any time.",
+				"checked and left staged until the next one opens; what began goes on past its end, and orders of the operator, and the first release, do not wait. By default it is at any time.",
 			set: setWindow,
 		},
 		{
