@@ -99,7 +99,7 @@ func readObject(d *json.Decoder, prefix string, found map[string]string) error {
 
 // whole says of an end that it came too early.
 func whole(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return errors.New("it ends in the middle, so it may be half written")
 	}
 	return err
