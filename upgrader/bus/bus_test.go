@@ -428,3 +428,61 @@ func TestPropertiesAreDescribed(t *testing.T) {
 		}
 	}
 }
+
+func TestWishes(t *testing.T) {
+	b, state := startBus(t), t.TempDir()
+	if _, err := diskstore.Open(filepath.Join(state, "app")); err != nil {
+		t.Fatal(err)
+	}
+	s, _, _ := serve(t, b, state)
+	s.Changed(upgrader.TargetStatus{Name: "app", State: upgrader.Idle})
+	c := dialed(t, b)
+	follows(t, c)
+	do := func(member string, args ...any) error {
+		return c.call(t.Context(), targetPath("app"), targetFace, member, args)
+	}
+	for _, bad := range []struct {
+		member string
+		args   []any
+	}{
+		{"Hold", []any{uint64(1) << 63, ""}}, {"Hold", []any{uint64(1) << 32, ""}}, {"Hold", []any{uint64(1), "two\nlines"}},
+		{"Pin", []any{"*", ""}}, {"Pin", []any{"../etc", ""}}, {"Pin", []any{strings.Repeat("1", wishTextMax+1), ""}},
+		{"Skip", []any{"", ""}}, {"Skip", []any{"1.4.*", ""}}, {"Unskip", []any{"a b"}},
+	} {
+		if err := do(bad.member, bad.args...); called(err) != errorInvalidArgs {
+			t.Errorf("%s %.60v: got %v", bad.member, bad.args, err)
+		}
+	}
+	for _, step := range []struct {
+		member string
+		args   []any
+		want   string
+	}{
+		{"Hold", []any{uint64(7200), "fair"}, "held 7200 fair, pin , skips 0"},
+		{"Pin", []any{"1.4.*", "old clients"}, "held 7200 fair, pin 1.4.*, skips 0"},
+		{"Skip", []any{"1.4.2", ""}, "held 7200 fair, pin 1.4.*, skips 1"},
+		{"Unhold", nil, "pin 1.4.*, skips 1"}, {"Unpin", nil, "pin , skips 1"}, {"Unskip", []any{"1.4.2"}, "pin , skips 0"},
+	} {
+		if err := do(step.member, step.args...); err != nil {
+			t.Fatalf("%s: %v", step.member, err)
+		}
+		w, err := upgrader.Wished(state, "app")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if w.Hold != nil {
+			got = fmt.Sprintf("held %d %s, ", w.Hold.ForSec, w.Hold.Reason)
+			if w.Hold.By != "root" {
+				t.Errorf("it is held by %q", w.Hold.By)
+			}
+		}
+		pin := ""
+		if w.Pin != nil {
+			pin = w.Pin.Version
+		}
+		if got += fmt.Sprintf("pin %s, skips %d", pin, len(w.Skips)); got != step.want {
+			t.Errorf("after %s: %s, want %s", step.member, got, step.want)
+		}
+	}
+}

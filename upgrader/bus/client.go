@@ -133,6 +133,9 @@ type Job struct {
 func (c *Client) Order(ctx context.Context, target string, o upgrader.Order) (Job, error) {
 	members := map[upgrader.OrderVerb]string{upgrader.OrderFetch: "Fetch", upgrader.OrderUpgrade: "Upgrade", upgrader.OrderRollback: "Rollback"}
 	member := members[o.Verb]
+	if o.DespiteHold {
+		return Job{}, fmt.Errorf("only root's order goes despite a hold; end it before: upgraderd unhold %s", target)
+	}
 	if o.AllowDowngrade {
 		member = "Downgrade"
 	}

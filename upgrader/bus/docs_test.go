@@ -21,7 +21,7 @@ func read(t *testing.T, name string) string {
 // about, and there is no other.
 func TestActions(t *testing.T) {
 	policy := read(t, "units/polkit-1/actions/"+Name+".policy")
-	verbs := []string{"check", "fetch", "upgrade", "downgrade", "rollback", "verify", "forgive", "cancel", "reload"}
+	verbs := []string{"check", "fetch", "upgrade", "downgrade", "rollback", "verify", "forgive", "cancel", "reload", "hold", "pin", "skip"}
 	var actions []string
 	for _, part := range strings.Split(policy, `<action id="`)[1:] {
 		id, rest, _ := strings.Cut(part, `"`)
@@ -37,7 +37,7 @@ func TestActions(t *testing.T) {
 		t.Errorf("actions: %v, want %v", actions, verbs)
 	}
 	var source strings.Builder
-	for _, file := range []string{"target.go", "job.go", "manager.go"} {
+	for _, file := range []string{"target.go", "job.go", "manager.go", "wishes.go"} {
 		source.WriteString(read(t, "upgrader/bus/"+file))
 	}
 	for _, verb := range verbs {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/wish"
 )
 
 // Structures of properties; the comments are their D-Bus types.
@@ -31,6 +32,7 @@ func targetProperties() []property {
 		p("Progress", transfer{}), p("Trouble", ""),
 		p("LastVerdict", ""), p("LastFrom", ""), p("LastTo", ""), p("LastReason", ""), p("LastTimestamp", uint64(0)),
 		p("CheckedTimestamp", uint64(0)), p("KnownBad", []knownBad{}), p("Signed", false),
+		p("Held", false), p("HoldReason", ""), p("Pin", ""), p("Skips", []string{}),
 		p("Order", ordered{}), p("Answer", answered{}), p("Job", dbus.ObjectPath("/")),
 	}
 }
@@ -59,6 +61,18 @@ func (s *Server) properties(t *target) map[string]any {
 		bad = append(bad, knownBad{journal.Clean(b.Version), b.Digest, journal.Clean(b.Reason), usec(b.When)})
 	}
 	p["KnownBad"] = bad
+	p["Held"], p["HoldReason"], p["Pin"] = st.Hold != nil, "", ""
+	if st.Hold != nil {
+		p["HoldReason"] = journal.Clean(st.Hold.String())
+	}
+	if st.Pin != nil {
+		p["Pin"] = journal.Clean(st.Pin.Version)
+	}
+	skips := []string{}
+	for _, s := range st.Skips {
+		skips = append(skips, journal.Clean(s.Version))
+	}
+	p["Skips"] = skips
 	if j := s.jobOf(st.Name); j != nil {
 		p["Job"] = jobPath(j.id)
 		p["Order"] = ordered{j.order.ID, string(j.order.Verb), j.order.Version}
@@ -114,7 +128,20 @@ func (l *link) targetFace() face {
 		return do(name)
 	}
 	const started = "version id job order"
-	return face{targetFace, []method{
+	wishes := wishMethods(func(m dbus.Message, verb, version, reason string, change func(*wish.Wishes, wish.Mark) error) *dbus.Error {
+		name, gone := on(m)
+		if gone != nil {
+			return gone
+		}
+		c := callerOf(m)
+		leave, full := l.gate.enter(c.sender)
+		if full != nil {
+			return full
+		}
+		defer leave()
+		return l.wish(c, name, verb, version, reason, change)
+	})
+	return face{targetFace, append(wishes, []method{
 		{"Describe", "json", func(m dbus.Message) (string, *dbus.Error) {
 			name, gone := on(m)
 			if gone != nil {
@@ -170,7 +197,7 @@ func (l *link) targetFace() face {
 			})
 			return versions, err
 		}},
-	}, nil, targetProperties()}
+	}...), nil, targetProperties()}
 }
 
 // damage is (ss).

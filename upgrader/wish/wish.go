@@ -185,6 +185,15 @@ func Change(s interface {
 	})
 }
 
+// Try tells whether f makes something of no wishes that somebody can have wished.
+func Try(f func(*Wishes) error) error {
+	var w Wishes
+	if err := f(&w); err != nil {
+		return err
+	}
+	return w.check()
+}
+
 // check refuses what nobody can have wished.
 func (w Wishes) check() error {
 	if w.Hold != nil {

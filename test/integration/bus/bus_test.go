@@ -195,6 +195,8 @@ func refused(t *testing.T, m *kit.Machine) {
 	verbs := [][]string{
 		call(hello, "Target", "Check"), call(hello, "Target", "Plan"), call(hello, "Target", "Fetch", "s", ""), call(hello, "Target", "Upgrade", "s", "9.9.9"),
 		call(hello, "Target", "Downgrade", "s", "0.1"), call(hello, "Target", "Rollback", "s", ""), call(hello, "Target", "Verify"), call(hello, "Target", "Forgive"),
+		call(hello, "Target", "Hold", "ts", "60", ""), call(hello, "Target", "Pin", "ss", "1.0.0", ""), call(hello, "Target", "Skip", "ss", "9.9.9", ""),
+		call(hello, "Target", "Unhold"), call(hello, "Target", "Unpin"), call(hello, "Target", "Unskip", "s", "9.9.9"),
 		call(base, "Manager", "Reload"),
 		{"busctl", "set-property", name, "/org/freedesktop/LogControl1", "org.freedesktop.LogControl1", "LogLevel", "s", "debug"},
 		{"upgraderd", "upgrade", "hello"}, {"upgraderd", "fetch", "hello"}, {"upgraderd", "rollback", "hello"}, {"upgraderd", "forgive", "hello"},

@@ -1,0 +1,102 @@
+package bus
+
+import (
+	"fmt"
+	"math"
+	"os/user"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/wish"
+)
+
+// wisher changes what an operator forbids of the target called, where polkit lets the
+// caller, and signs it with who that is.
+type wisher func(m dbus.Message, verb, version, reason string, change func(*wish.Wishes, wish.Mark) error) *dbus.Error
+
+// wishMethods are the verbs that forbid, and those that take it back. Both are one
+// action of polkit's.
+func wishMethods(do wisher) []method {
+	return []method{
+		{"Hold", "seconds reason", func(m dbus.Message, seconds uint64, reason string) *dbus.Error {
+			if seconds > uint64(math.MaxInt64/time.Second) {
+				return refusal(errorInvalidArgs, "%d seconds are too many; with 0 it is held until that is taken back", seconds)
+			}
+			return do(m, "hold", "", reason, func(all *wish.Wishes, by wish.Mark) error {
+				h, err := wish.NewHold(time.Duration(seconds)*time.Second, by)
+				all.Hold = &h
+				return err
+			})
+		}},
+		{"Unhold", "", func(m dbus.Message) *dbus.Error {
+			return do(m, "hold", "", "", func(all *wish.Wishes, _ wish.Mark) error {
+				all.Hold = nil
+				return nil
+			})
+		}},
+		{"Pin", "version reason", func(m dbus.Message, version, reason string) *dbus.Error {
+			return do(m, "pin", version, reason, func(all *wish.Wishes, by wish.Mark) error {
+				all.Pin = &wish.Pin{Version: version, Mark: by}
+				return nil
+			})
+		}},
+		{"Unpin", "", func(m dbus.Message) *dbus.Error {
+			return do(m, "pin", "", "", func(all *wish.Wishes, _ wish.Mark) error {
+				all.Pin = nil
+				return nil
+			})
+		}},
+		{"Skip", "version reason", func(m dbus.Message, version, reason string) *dbus.Error {
+			return do(m, "skip", version, reason, func(all *wish.Wishes, by wish.Mark) error { return all.Skip(version, by) })
+		}},
+		{"Unskip", "version", func(m dbus.Message, version string) *dbus.Error {
+			return do(m, "skip", version, "", func(all *wish.Wishes, _ wish.Mark) error {
+				v, err := fetcher.ParseVersion(version)
+				all.Skips = slices.DeleteFunc(all.Skips, func(s wish.Skip) bool { return fetcher.Version(s.Version).Compare(v) == 0 })
+				return err
+			})
+		}},
+	}
+}
+
+// wishTextMax bounds what a caller may give, before anything is done with it; what a
+// wish may hold is less, and told.
+const wishTextMax = 4096
+
+// wish is a [wisher] for the target of this name.
+func (l *link) wish(c caller, name, verb, version, reason string, change func(*wish.Wishes, wish.Mark) error) *dbus.Error {
+	if len(version) > wishTextMax || len(reason) > wishTextMax {
+		return refusal(errorInvalidArgs, "more than %d bytes of version or reason", wishTextMax)
+	}
+	uid, refused := l.uid(c)
+	if refused != nil {
+		return refused
+	}
+	by := wish.Mark{By: userName(uid), Reason: reason, When: time.Now().UTC().Truncate(time.Second)}
+	// Tried on none first: polkit is not asked about what cannot be.
+	if err := wish.Try(func(all *wish.Wishes) error { return change(all, by) }); err != nil {
+		return refusal(errorInvalidArgs, "%v", err)
+	}
+	if refused := l.permit(c, verb, map[string]string{"target": name, "version": version}); refused != nil {
+		return refused
+	}
+	if err := upgrader.ChangeWishes(l.o.StateDir, name, func(all *wish.Wishes) error { return change(all, by) }); err != nil {
+		return failure(err)
+	}
+	l.daemon.Look(name)
+	return nil
+}
+
+// userName is whom a wish is signed with.
+func userName(uid uint32) string {
+	id := strconv.FormatUint(uint64(uid), 10)
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return fmt.Sprint("user ", id)
+}
