@@ -223,7 +223,7 @@ func (o *output) get() (string, <-chan struct{}) {
 	return o.text.String(), o.more
 }
 
-const long = time.Minute
+const long = 3 * time.Minute
 
 // release writes a binary of this version that behaves so.
 func release(t *testing.T, path, text string) {
@@ -466,13 +466,13 @@ func TestUpgrade(t *testing.T) {
 func TestBadReleases(t *testing.T) {
 	t.Parallel()
 	address := freeAddress(t)
-	p := start(t, "1", "ADDRESSES="+address, "PRE_UPGRADE=unwanted", "START=2s")
+	p := start(t, "1", "ADDRESSES="+address, "PRE_UPGRADE=unwanted", "START=15s")
 	up(t, address)
 	_, pid := version(t, address)
 	stop := hammer(t, address)
 	for _, test := range []struct{ release, why string }{
 		{"2 crash", "exited with status 3"},
-		{"3 idle", "was not ready after 2"},
+		{"3 idle", "was not ready after 15"},
 		{"4 stranger", "it ended before overseer.Run"},
 		{"5 unwanted", "cancelled by PreUpgrade: not this one"},
 	} {
