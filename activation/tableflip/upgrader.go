@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/upgraderd/upgraderd/activation"
+	"github.com/upgraderd/upgraderd/activation/internal/drain"
 	"github.com/upgraderd/upgraderd/upgrader/supervisor"
 )
 
@@ -166,6 +168,26 @@ func (u *Upgrader) Stop() {
 	u.stopped = true
 	u.mu.Unlock()
 	u.end()
+}
+
+// drainLimit is how long Serve waits for running requests.
+const drainLimit = 30 * time.Second
+
+// drainGrace is how long it leaves a connection between requests open.
+const drainGrace = 5 * time.Second
+
+// Serve runs an HTTP server on a listener until Exit, and drains it: clients are told to
+// go elsewhere, and no request that was sent is lost. http.Server.Shutdown drops one
+// that it has just read (golang/go#75591). It closes the listener.
+func (u *Upgrader) Serve(server *http.Server, l net.Listener) error {
+	d := drain.New(drain.Options{HTTP: server, Listeners: []net.Listener{l}, Grace: drainGrace, Limit: drainLimit})
+	failed := make(chan struct{}, 1)
+	go d.Accept(func() { failed <- struct{}{} })
+	select {
+	case <-u.exit:
+	case <-failed: // the drain says why
+	}
+	return d.Drain()
 }
 
 // Upgrade starts a new process and returns nil when that is ready; it is time to exit

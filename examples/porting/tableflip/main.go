@@ -3,11 +3,9 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"log"
 	"net/http"
-	"time"
 
 	"github.com/upgraderd/upgraderd/activation/tableflip"
 )
@@ -29,25 +27,14 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer ln.Close()
-
+	if err := upg.Ready(); err != nil {
+		log.Fatal(err)
+	}
 	server := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Version", version)
 		fmt.Fprintf(w, "hello from %s\n", version)
 	})}
-	go func() {
-		if err := server.Serve(ln); err != http.ErrServerClosed {
-			log.Print(err)
-		}
-	}()
-	if err := upg.Ready(); err != nil {
-		log.Fatal(err)
-	}
-	<-upg.Exit()
-
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if err := server.Shutdown(ctx); err != nil {
+	if err := upg.Serve(&server, ln); err != nil {
 		log.Print(err)
 	}
 }
