@@ -2,6 +2,7 @@ package overseer
 
 import (
 	"context"
+	"errors"
 	"log"
 	"net"
 	"net/http"
@@ -83,6 +84,9 @@ func IsSupported() bool { return true }
 // request that was sent is lost. http.Serve instead leaves them open until
 // TerminateTimeout, and closes what is left then.
 func HttpServe(l net.Listener, handler http.Handler) error {
+	if l == nil { // as in DisabledState
+		return errors.New("serve: no listener: set Address, or where Run said why it cannot oversee, listen yourself")
+	}
 	if handler == nil {
 		handler = http.DefaultServeMux
 	}

@@ -746,5 +746,8 @@ func TestDisabled(t *testing.T) {
 	if !overseer.IsSupported() {
 		t.Error("this system is not supported")
 	}
+	if err := overseer.HttpServe(got[0].Listener, nil); err == nil || !strings.Contains(err.Error(), "no listener") {
+		t.Errorf("HttpServe without a listener: got %v", err)
+	}
 	overseer.Restart() // nothing to restart
 }
