@@ -48,6 +48,7 @@ back. What comes after -- are arguments that its program gets from then on.
 --undo removes what was written, and the releases.`,
 		Example: "  upgraderd adopt app --dry-run\n  upgraderd adopt app --source=https://example.org/app --key=/etc/upgraderd/app.pub --now\n" +
 			"  upgraderd adopt prometheus-node-exporter -- --web.systemd-socket\n  upgraderd adopt app --undo --now",
+		ValidArgsFunction: complete(true, services, nil),
 		Args: func(cmd *cobra.Command, args []string) error {
 			if n := cmd.ArgsLenAtDash(); n >= 0 {
 				args = args[:n]

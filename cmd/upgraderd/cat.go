@@ -13,11 +13,12 @@ import (
 func catCommand() *cobra.Command {
 	root := "/"
 	cmd := &cobra.Command{
-		Use:     "cat TARGET...",
-		Short:   "Show the files of targets",
-		Long:    `Print the .upgrade file of each TARGET, and its drop-ins in the order in which they apply, each below its name.`,
-		Example: "  upgraderd cat app",
-		Args:    usage(cobra.MinimumNArgs(1)),
+		Use:               "cat TARGET...",
+		Short:             "Show the files of targets",
+		Long:              `Print the .upgrade file of each TARGET, and its drop-ins in the order in which they apply, each below its name.`,
+		Example:           "  upgraderd cat app",
+		ValidArgsFunction: complete(true, targetNames),
+		Args:              usage(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			first := true
 			for _, name := range args {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -118,6 +119,24 @@ func versionsOnDisk(root string, args []string) []string {
 		versions = append(versions, r.Version+"\t"+what)
 	}
 	return versions
+}
+
+// services are the units of that kind that have a file, templates left out.
+func services(root string, _ []string) []string {
+	var names []string
+	for _, dir := range []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"} {
+		entries, err := os.ReadDir(filepath.Join(root, dir))
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			if name := e.Name(); strings.HasSuffix(name, ".service") && !strings.Contains(name, "@.") {
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // attempts are the numbers of those that are remembered, the last first.

@@ -35,6 +35,23 @@ func TestVersionsOnDisk(t *testing.T) {
 	}
 }
 
+// A service has a file, in one directory or in several; a template is none.
+func TestServices(t *testing.T) {
+	root := t.TempDir()
+	for _, file := range []string{"etc/systemd/system/one.service", "usr/lib/systemd/system/one.service", "usr/lib/systemd/system/two@.service", "usr/lib/systemd/system/a.socket"} {
+		file = filepath.Join(root, file)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := services(root, nil), []string{"one.service"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // Whoever adds a verb says what its arguments are: one that takes some, and has
 // no completion, is named here.
 func TestEveryVerbCompletes(t *testing.T) {

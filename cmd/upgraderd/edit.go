@@ -38,8 +38,9 @@ order is not kept. Then the daemon reads it. A drop-in that is left empty is rem
 
 The editor is that of $SYSTEMD_EDITOR, $EDITOR or $VISUAL, or one of editor, nano, vim
 and vi.`,
-		Example: "  upgraderd edit app\n  upgraderd edit app --full\n  printf '[Confirm]\\nWindowSec=5min\\n' | upgraderd edit app --drop-in=window --stdin",
-		Args:    usage(cobra.ExactArgs(1)),
+		Example:           "  upgraderd edit app\n  upgraderd edit app --full\n  printf '[Confirm]\\nWindowSec=5min\\n' | upgraderd edit app --drop-in=window --stdin",
+		ValidArgsFunction: complete(false, targetNames),
+		Args:              usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()

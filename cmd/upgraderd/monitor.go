@@ -17,8 +17,9 @@ import (
 func monitorCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "monitor [TARGET...]",
-		Short: "Follow what happens to targets, one line for each event",
+		Use:               "monitor [TARGET...]",
+		ValidArgsFunction: complete(true, targetNames),
+		Short:             "Follow what happens to targets, one line for each event",
 		Long: `Print what happens to every target, or to those named: states, transfers,
 verdicts, orders and how they end, as the daemon tells it over D-Bus; first, what
 is. Nobody needs rights for that. It goes on through restarts of the daemon, and
