@@ -128,6 +128,9 @@ func installed(t *testing.T, m *kit.Machine) {
 			t.Errorf("%s is %s, want %s", unit, got, want)
 		}
 	}
+	m.Eventually("the daemon has its name on the bus", func() bool {
+		return strings.Contains(m.Run("busctl", "--no-pager", "--no-legend", "list"), "io.github.upgraderd.upgraderd1 ")
+	})
 	// systemd has nothing to say about any unit that came, but for those of services,
 	// which have no address yet.
 	said := m.Run("sh", "-c", `
