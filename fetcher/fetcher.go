@@ -11,13 +11,13 @@ import (
 	"github.com/upgraderd/upgraderd/fetcher/signature"
 )
 
-const (
-	pollIntervalDefault = 15 * time.Minute
-	stallTimeoutDefault = 30 * time.Second
-)
+const stallTimeoutDefault = 30 * time.Second
 
-// SizeMaxDefault is 1 GiB.
-const SizeMaxDefault = 1 << 30
+// What Options leave open: a look every quarter of an hour, and 1 GiB.
+const (
+	PollIntervalDefault = 15 * time.Minute
+	SizeMaxDefault      = 1 << 30
+)
 
 // Fetcher follows one source for one target. Check, Fetch and Wait are steps of
 // one loop and not meant to run at the same time; the other methods may be
@@ -129,7 +129,7 @@ func (f *Fetcher) configure() error {
 		return bad("", "a time or a size is negative")
 	}
 	if o.PollInterval == 0 {
-		o.PollInterval = pollIntervalDefault
+		o.PollInterval = PollIntervalDefault
 	}
 	if o.StallTimeout == 0 {
 		o.StallTimeout = stallTimeoutDefault

@@ -186,7 +186,7 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 		if _, err := f.Check(ctx); fault.CodeOf(err) != fault.Canceled {
 			t.Error(err)
 		}
-		if got := waited(t, f); got != pollIntervalDefault {
+		if got := waited(t, f); got != PollIntervalDefault {
 			t.Errorf("waited %v", got)
 		}
 	})

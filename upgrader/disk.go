@@ -24,6 +24,7 @@ type disk interface {
 	CleanSpools(keep func(id string) bool) error
 	SaveProgress(any) error
 	ClearProgress() error
+	SaveLook(any) error
 	MarkBad(store.Digest, store.Bad) error
 	Forgive(store.Digest) error
 	Preflight(bytes int64) error

@@ -127,6 +127,7 @@ func (m *machine) concludeAttempt(v Verdict, reason string) {
 	if r.Attempt == nil {
 		return
 	}
+	m.totals().ended(v)
 	a := r.Attempt
 	a.Verdict, a.Ended, a.Swap, a.Invocation = v, m.wall.date(), r.Swap, r.Invocation
 	if v == VerdictInstalled {

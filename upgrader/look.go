@@ -101,7 +101,7 @@ func (m *machine) consult(ctx context.Context, current store.Release, has bool) 
 	if m.hush.in == m.state { // what failed in a later step is not mended by this one
 		m.calm(ctx)
 	}
-	m.checked = m.wall.date()
+	m.noteLook(ctx)
 	m.record.Seen = m.record.Seen.With(listing, m.checked)
 	m.record.Offered = offersOf(listing)
 	if err := m.heal(ctx, listing.Candidates); err != nil && ctx.Err() == nil {
@@ -137,6 +137,25 @@ func (m *machine) consult(ctx context.Context, current store.Release, has bool) 
 	}
 	m.candidate = c
 	return ReleaseFound, nil
+}
+
+// look is what look.json says: when the source answered last.
+type look struct {
+	Answered time.Time `json:"answered"`
+}
+
+// lookNoted is how seldom that is written: a source may be asked every second.
+const lookNoted = time.Minute
+
+// noteLook notes that the source answered, for whoever asks without the daemon.
+func (m *machine) noteLook(ctx context.Context) {
+	m.checked = m.wall.date()
+	if now := time.Now(); m.noted.IsZero() || now.Sub(m.noted) >= lookNoted {
+		m.noted = now
+		if err := m.store.SaveLook(look{m.checked}); err != nil {
+			m.log.DebugContext(ctx, "note when the source answered", "error", m.errText(err))
+		}
+	}
 }
 
 func (m *machine) openSource() error {

@@ -246,6 +246,7 @@ type machine struct {
 	entered   time.Time         // when the state was; for the attempt's phases
 	retryAt   time.Time         // bounds the next wait; zero: only the source decides
 	checked   time.Time         // when the source answered last
+	noted     time.Time         // when that was written down
 }
 
 // offer is what the daemon wants the machine to follow from its next cycle

@@ -222,5 +222,6 @@ func (untouched) SaveRecord(any) error                            { return nil }
 func (untouched) SaveHistory(any) error                           { return nil }
 func (untouched) ClearOrder(func([]byte) bool) error              { return nil }
 func (untouched) ChangeWishes(func([]byte) ([]byte, error)) error { return nil }
+func (untouched) SaveLook(any) error                              { return nil }
 func (untouched) MarkBad(store.Digest, store.Bad) error           { return nil }
 func (untouched) Forgive(store.Digest) error                      { return nil }

@@ -75,6 +75,8 @@ type record struct {
 	// yet. Number is that of the last one.
 	Attempt *Attempt `json:"attempt,omitempty"`
 	Number  int      `json:"number,omitempty"`
+	// Totals are nil until something counts.
+	Totals *Totals `json:"totals,omitempty"`
 }
 
 // Verdict is how an attempt to upgrade ended.

@@ -162,6 +162,7 @@ func (m *machine) judge(ctx context.Context, v *fetcher.Verified, took time.Dura
 	case n > 1:
 		result += fmt.Sprintf("; made by %d patches of what was here", n)
 	}
+	m.totals().FetchedBytes += v.Received()
 	m.emit(ctx, journal.ReleaseFetched, slog.Int64("bytes", v.Received()), slog.Duration("took", took))
 	m.emit(ctx, journal.ReleaseVerified, slog.String("result", result))
 	m.calm(ctx)

@@ -1,6 +1,7 @@
 package upgrader
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader/progress"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/wish"
@@ -47,7 +49,8 @@ type TargetStatus struct {
 	Last *Outcome `json:"last,omitempty"`
 	// Trouble is a failure that is being retried.
 	Trouble string `json:"trouble,omitempty"`
-	// Checked is when the source answered last; only the daemon knows it.
+	// Checked is when the source answered last, to the minute where the daemon is
+	// not asked.
 	Checked  time.Time  `json:"checked,omitzero"`
 	KnownBad []KnownBad `json:"known_bad,omitempty"`
 	// Hold, Pin and Skips are what the operator forbids.
@@ -61,6 +64,11 @@ type TargetStatus struct {
 	Answer Answer `json:"answer,omitzero"`
 	// Unsigned is a source that nobody signs for (Verify=no).
 	Unsigned bool `json:"unsigned,omitempty"`
+	// PollIntervalSec is the longest time between two looks at the source, but for
+	// RandomizedDelaySec=.
+	PollIntervalSec float64 `json:"poll_interval_sec,omitempty"`
+	// Totals count over all attempts.
+	Totals Totals `json:"totals,omitzero"`
 }
 
 // KnownBad is a digest that is not tried again.
@@ -107,9 +115,19 @@ func readStatus(stateDir string, t *Target) TargetStatus {
 	if r.State == "" {
 		r.State = Idle
 	}
+	if r.Totals == nil {
+		var h history
+		if ok, err := s.LoadHistory(&h); ok && err == nil {
+			r.Totals = h.totals()
+		}
+	}
 	st := describe(s, t, r)
 	if st.Order == nil {
 		st.Order = waiting(s, r)
+	}
+	var l look
+	if ok, err := s.Look(&l); err == nil && ok {
+		st.Checked = l.Answered
 	}
 	var now transfer
 	if ok, err := s.Progress(&now); err == nil && ok && r.State == Fetching && now.Digest == r.Digest {
@@ -123,6 +141,8 @@ func describe(s links, t *Target, r record) TargetStatus {
 	st := TargetStatus{
 		Name: t.Name, Unit: t.Unit, Swap: t.Swap, State: r.State, Since: r.Since,
 		Last: r.Last, Trouble: r.Trouble, Unsigned: unsigned(t), Answer: r.Answer,
+		PollIntervalSec: cmp.Or(t.Source.PollInterval, fetcher.PollIntervalDefault).Seconds(),
+		Totals:          r.Totals.clone(),
 	}
 	// One that was begun and is not carried out was cut off, and will be begun again.
 	if o := r.Order; o != nil && r.State != Idle && r.State != Recovering {

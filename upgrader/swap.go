@@ -128,7 +128,9 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 			m.once(ctx, "daemon-reload "+m.record.Digest, journal.UnitChangedOnDisk)
 		}
 		m.record.Invocation, m.record.Restarts = m.base.InvocationID, m.base.NRestarts
-		m.emit(ctx, journal.ReleaseServes, slog.Duration("took", time.Since(began)), slog.Duration("window", m.window()))
+		took := time.Since(began)
+		m.totals().swapped(way, took)
+		m.emit(ctx, journal.ReleaseServes, slog.Duration("took", took), slog.Duration("window", m.window()))
 		m.calm(ctx)
 	}
 	return event, err

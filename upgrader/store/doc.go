@@ -22,6 +22,7 @@
 //	  order.json                      0644  what the operator wants, until there is an answer
 //	  wishes.json                     0644  what the operator forbids, until it is taken back
 //	  progress.json                   0644  how far a transfer is, while there is one
+//	  look.json                       0644  when the source answered last
 //	  .import-<order>/                0700  the files of such an order, until then
 //	  .reserve-0 … 3, .reserve-link   0644  room for the record and a link when there is no other
 //
