@@ -2,7 +2,7 @@
 // out as they install, and puts them there. [Install] leaves each file whole,
 // old or new, and never replaces one that somebody else changed.
 //
-//	systemd/    /usr/lib/systemd/system          daemon, check, source and guard, the template pair live@
+//	systemd/    /usr/lib/systemd/system          daemon, check, source, guard and metrics, the template pair live@
 //	  user/     /usr/lib/systemd/user            the same, for the managers of users
 //	polkit-1/   /usr/share/polkit-1              what the daemon may ask of systemd, and others of it
 //	dbus-1/     /usr/share/dbus-1                who is the daemon on the bus

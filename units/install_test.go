@@ -62,6 +62,8 @@ func TestInstall(t *testing.T) {
 		"/usr/lib/systemd/system/upgraderd-check@.service",
 		"/usr/lib/systemd/system/upgraderd-source@.service",
 		"/usr/lib/systemd/system/upgraderd-source.socket",
+		"/usr/lib/systemd/system/upgraderd-metrics@.service",
+		"/usr/lib/systemd/system/upgraderd-metrics.socket",
 		"/usr/lib/systemd/system/upgraderd-guard@.timer",
 		"/usr/lib/systemd/system/upgraderd-guard@.service",
 		"/usr/lib/systemd/system/upgraderd-failed@.service",
@@ -82,6 +84,7 @@ func TestInstall(t *testing.T) {
 		"/usr/share/fish/vendor_completions.d/upgraderd.fish",
 		"/usr/share/zsh/vendor-completions/_upgraderd",
 		"/usr/share/doc/upgraderd/examples/app.upgrade",
+		"/usr/share/doc/upgraderd/examples/prometheus-rules.yml",
 	} {
 		if _, ok := first[want]; !ok {
 			t.Errorf("not installed: %s", want)

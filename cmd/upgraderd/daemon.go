@@ -28,6 +28,7 @@ const stateDir = realm.SystemState
 
 func daemonCommand() *cobra.Command {
 	var verbose bool
+	file := os.Getenv(textfileVariable)
 	cmd := &cobra.Command{
 		Use:   "daemon",
 		Short: "Follow the targets and upgrade their units",
@@ -36,6 +37,9 @@ hand them to the units, watch them, and undo what turns bad. SIGHUP reads the
 targets again. This is what upgraderd.service runs, by way of upgraderd launch.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := textfile(file); err != nil {
+				return err
+			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
 			handler, level := daemonLog(verbose)
@@ -44,11 +48,16 @@ targets again. This is what upgraderd.service runs, by way of upgraderd launch.`
 			if err != nil {
 				return err
 			}
-			return follow(ctx, at, handler, level)
+			return follow(ctx, at, handler, level, file)
 		},
 	}
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say what is only of interest when something is wrong")
+	textfileFlag(cmd, &file)
 	return cmd
+}
+
+func textfileFlag(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVar(file, "metrics-textfile", *file, "keep metrics in this `file`, for node_exporter")
 }
 
 // daemonLog is the daemon's, with what its level is set by.
@@ -60,8 +69,12 @@ func daemonLog(verbose bool) (*journal.Handler, *slog.LevelVar) {
 	return journal.NewHandler(os.Stderr, journal.Options{Level: level}), level
 }
 
-// follow runs the daemon until ctx ends.
-func follow(ctx context.Context, at scope, handler *journal.Handler, level *slog.LevelVar) error {
+// follow runs the daemon until ctx ends, and keeps metrics in file, unless that is
+// empty.
+func follow(ctx context.Context, at scope, handler *journal.Handler, level *slog.LevelVar, file string) error {
+	if at.User && file != "" {
+		return withStatus(exitUsage, errors.New("--metrics-textfile= is of the system's upgraderd alone"))
+	}
 	log := slog.New(handler)
 	if err := at.MakeState(); err != nil {
 		return err
@@ -82,6 +95,8 @@ func follow(ctx context.Context, at scope, handler *journal.Handler, level *slog
 		targets, _ := loadTargets(at, log)
 		return daemon.Reload(ctx, targets)
 	}
+	news := make(news, 1)
+	watching := observers{news}
 	options := upgrader.Options{
 		StateDir: at.state(), SourceSocket: at.SourceSocket, Targets: targets, Broken: diagnostics.Doubt, Systemd: pid1, Log: log,
 		Notify: activation.Notify, WatchdogInterval: interval, Program: program,
@@ -92,10 +107,18 @@ func follow(ctx context.Context, at scope, handler *journal.Handler, level *slog
 			StateDir: at.state(), Version: readBuild(debug.ReadBuildInfo()).Version, Reload: reload, Log: log,
 			Logs: bus.Logs{Level: level, Target: handler.Target(), Identifier: "upgraderd"},
 		})
-		options.Observer = face
+		watching = append(watching, face)
 	}
+	options.Observer = watching
 	if daemon, err = upgrader.New(options); err != nil {
 		return err
+	}
+	if file != "" {
+		var keeping sync.WaitGroup
+		defer keeping.Wait()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		keeping.Go(func() { keepMetrics(ctx, file, news, log) })
 	}
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)

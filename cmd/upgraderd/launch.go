@@ -13,6 +13,7 @@ import (
 
 func launchCommand() *cobra.Command {
 	var verbose bool
+	file := os.Getenv(textfileVariable)
 	cmd := &cobra.Command{
 		Use:   "launch",
 		Short: "Become the daemon: the release of upgraderd in its store, or this program",
@@ -21,6 +22,13 @@ func launchCommand() *cobra.Command {
 release starts, else as this program. This is what upgraderd.service runs.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := textfile(file); err != nil {
+				return err
+			}
+			// By a variable: a release of upgraderd may not know the flag.
+			if err := os.Setenv(textfileVariable, file); err != nil {
+				return err
+			}
 			handler, level := daemonLog(verbose)
 			defer func() { _ = handler.Close() }()
 			log := slog.New(handler)
@@ -36,10 +44,11 @@ release starts, else as this program. This is what upgraderd.service runs.`,
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			return follow(ctx, at, handler, level)
+			return follow(ctx, at, handler, level, file)
 		},
 	}
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say what is only of interest when something is wrong")
+	textfileFlag(cmd, &file)
 	return cmd
 }
 

@@ -81,7 +81,7 @@ func rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withStatus(exitUsage, err) })
 	addScope(root)
 	root.AddCommand(
-		statusCommand(), listCommand(), historyCommand(), showCommand(), checkCommand(), planCommand(), verifyCommand(), monitorCommand(), // what people read
+		statusCommand(), listCommand(), historyCommand(), showCommand(), checkCommand(), planCommand(), verifyCommand(), monitorCommand(), metricsCommand(), // what people read
 		fetchCommand(), importCommand(), upgradeCommand(), rollbackCommand(), installCommand(), // what people do
 		holdCommand(), unholdCommand(), pinCommand(), skipCommand(), forgiveCommand(), // what they forbid
 		adoptCommand(), catCommand(), editCommand(), // what they write

@@ -29,6 +29,7 @@ const (
 	ConfigReloaded
 	ConfigRejected
 	ConfigDoubtful
+	MetricsUnwritten
 	TargetLocked
 	TargetDropped
 	ReleaseFound

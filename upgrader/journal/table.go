@@ -47,6 +47,12 @@ func table() map[Event]Description {
 			"An .upgrade file of @UPGRADERD_TARGET@ has a line that may not mean what it says",
 			"@UPGRADERD_ERROR@\n@UPGRADERD_HINT@\nThe target is followed all the same.",
 		},
+		MetricsUnwritten: {
+			"MetricsUnwritten", "a62863f0bcf5405dbc1aecc2d0bc624b", slog.LevelWarn,
+			"the metrics cannot be written: {error}; {hint}",
+			"The metrics for node_exporter cannot be written",
+			"@UPGRADERD_ERROR@\n@UPGRADERD_HINT@\nUpgrades go on, and it is tried again by itself. upgraderd metrics prints the same.",
+		},
 		TargetLocked: {
 			"TargetLocked", "8a4f135b95634eb0bf86e59bfb3d3fec", slog.LevelError,
 			"another process holds the target: {error}",
