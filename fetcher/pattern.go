@@ -163,6 +163,24 @@ func (p Pattern) Match(name string) (Version, bool) {
 	return version, true
 }
 
+// Name is the name that a release of version v has. It reports false for a pattern
+// with other wildcards, for a name says more then than a version.
+func (p Pattern) Name(v Version) (string, bool) {
+	name := p.dir
+	for _, part := range p.parts {
+		switch part.field {
+		case 0:
+			name += part.literal
+		case 'v':
+			name += string(v)
+		default:
+			return "", false
+		}
+	}
+	got, ok := p.Match(name)
+	return name, ok && got == v
+}
+
 // fieldValid tells whether s is a value of the wildcard @field.
 func fieldValid(field byte, s string) bool {
 	number := func(base, bits int) bool {

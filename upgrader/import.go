@@ -67,12 +67,18 @@ func unimportable(hint, format string, a ...any) error {
 // found to be in order, before the first is copied; its error ends it. progress,
 // unless nil, gets the bytes copied so far and their total.
 func Import(ctx context.Context, stateDir string, t *Target, files []string, ready func() error, progress func(done, total int64)) (string, Order, error) {
+	return importAs(ctx, stateDir, t, files, "", ready, progress)
+}
+
+// importAs is Import of an artifact that is called otherwise in its list, unless as
+// is empty.
+func importAs(ctx context.Context, stateDir string, t *Target, files []string, as string, ready func() error, progress func(done, total int64)) (string, Order, error) {
 	o := Order{ID: rand.Text(), Verb: OrderImport}
 	s, err := viewForOrder(stateDir, t.Name)
 	if err != nil {
 		return "", o, err
 	}
-	l, err := gather(t, files)
+	l, err := gather(t, files, as)
 	defer l.close()
 	if err != nil {
 		return "", o, err
@@ -188,7 +194,7 @@ func kindOf(m fs.FileMode) string {
 }
 
 // gather opens what the files name. The caller closes it, whatever the error.
-func gather(t *Target, files []string) (*luggage, error) {
+func gather(t *Target, files []string, as string) (*luggage, error) {
 	l := &luggage{}
 	if t.Source.NoManifest {
 		return l, errNoList
@@ -221,7 +227,7 @@ func gather(t *Target, files []string) (*luggage, error) {
 				return l, err
 			}
 		}
-		l.artifact = filepath.Base(file)
+		l.artifact = cmp.Or(as, filepath.Base(file))
 		if _, _, ok := match(patterns, l.artifact); !ok {
 			return l, unimportable("name an artifact of "+t.Name+", or correct MatchPattern=", "%s does not match %s", file, strings.Join(t.Source.Patterns, " "))
 		}

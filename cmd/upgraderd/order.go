@@ -106,24 +106,45 @@ func order(cmd *cobra.Command, name string, o upgrader.Order, noWait bool) error
 
 // obeyed wakes the daemon, and waits for its answer to an order that was left.
 func obeyed(ctx context.Context, cmd *cobra.Command, at scope, target *upgrader.Target, o upgrader.Order, id string, noWait bool) error {
+	if noWait {
+		if err := wakeFor(ctx, at, target, o); err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s: ordered to %s\n", target.Name, o)
+		return nil
+	}
+	a, err := answerTo(ctx, cmd, at, target, o, id)
+	if err != nil {
+		return err
+	}
+	return tellAnswer(cmd.OutOrStdout(), target, o, a)
+}
+
+func wakeFor(ctx context.Context, at scope, target *upgrader.Target, o upgrader.Order) error {
 	if err := wakeDaemon(ctx, at); err != nil {
 		return fmt.Errorf("%s was ordered to %s, and does when the daemon looks: %w", target.Name, o, err)
 	}
-	if noWait {
-		fmt.Fprintf(cmd.OutOrStdout(), "%s: ordered to %s\n", target.Name, o)
-		return nil
+	return nil
+}
+
+// answerTo wakes the daemon, and gives its answer.
+func answerTo(ctx context.Context, cmd *cobra.Command, at scope, target *upgrader.Target, o upgrader.Order, id string) (upgrader.Answer, error) {
+	if err := wakeFor(ctx, at, target, o); err != nil {
+		return upgrader.Answer{}, err
 	}
 	line := newLine(cmd.ErrOrStderr())
 	a, err := awaitAnswer(ctx, at.state(), target, o, id, line)
 	line.clear()
 	if errors.Is(err, context.Canceled) {
-		fmt.Fprintf(cmd.ErrOrStderr(), "the daemon goes on; see upgraderd status %s\n", target.Name)
-		return silent(exitFailure)
+		return a, goesOn(cmd, target)
 	}
-	if err != nil {
-		return err
-	}
-	return tellAnswer(cmd.OutOrStdout(), target, o, a)
+	return a, err
+}
+
+// goesOn tells who ends the wait that it is no more than that.
+func goesOn(cmd *cobra.Command, target *upgrader.Target) error {
+	fmt.Fprintf(cmd.ErrOrStderr(), "the daemon goes on; see upgraderd status %s\n", target.Name)
+	return silent(exitFailure)
 }
 
 // wakeDaemon has the daemon look at its orders now. Its reload is what root may

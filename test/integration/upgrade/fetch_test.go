@@ -205,6 +205,7 @@ func TestImport(t *testing.T) {
 		if got := m.Property(unit, "MainPID"); got != pid {
 			t.Errorf("MainPID: got %s, want %s as before", got, pid)
 		}
+		deploys(t, m, source, stick)
 		if left := spools(); left != "" {
 			t.Errorf("left %s", left)
 		}
