@@ -68,6 +68,9 @@ func (m *machine) confirm(ctx context.Context) (Event, error) {
 		case <-ctx.Done():
 			return StepFailed, ctx.Err()
 		case err := <-rounds:
+			if err == nil {
+				m.noteAnswer()
+			}
 			enough := health.add(err)
 			if enough == "" {
 				continue
@@ -86,6 +89,9 @@ func (m *machine) confirm(ctx context.Context) (Event, error) {
 			// for it: without facts there is no good verdict.
 			m.trouble(ctx, journal.StepFailed, err)
 			continue
+		}
+		if m.noteDrained(f) {
+			_ = m.save() // for who looks before the verdict, with which it comes again
 		}
 		switch op, why := m.judgeFacts(f); {
 		case op == turnedBad:

@@ -42,6 +42,11 @@ type Attempt struct {
 	Ended time.Time `json:"ended,omitzero"`
 	// Phases are in their order. Their times are not by the wall clock.
 	Phases []Phase `json:"phases,omitempty"`
+	// Handover is nil where there was none, or its supervisor is too old to tell.
+	Handover *Handover `json:"handover,omitempty"`
+	// AnsweredUs is when the first probe went well, since the attempt began; 0 if
+	// none did, or nothing was to be asked.
+	AnsweredUs int64 `json:"answered_us,omitempty"`
 	// Invocation is the unit's INVOCATION_ID while To was judged.
 	Invocation string `json:"invocation,omitempty"`
 	// Verdict is "" while the attempt is under way.

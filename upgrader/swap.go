@@ -275,6 +275,7 @@ func (m *machine) handover(ctx context.Context, before systemd.Facts, to store.R
 	job, cancel := context.WithTimeout(ctx, limit(before, false))
 	result, err := m.systemd.Reload(job, m.target.Unit)
 	cancel()
+	after := m.elapsed()
 	if ctx.Err() != nil {
 		return StepFailed, ctx.Err()
 	}
@@ -295,6 +296,7 @@ func (m *machine) handover(ctx context.Context, before systemd.Facts, to store.R
 		return StepFailed, ferr // next stays: recover looks again who serves
 	}
 	if serves(f, to.Name) {
+		m.noteReady(f, after)
 		return m.tookOver(f, to)
 	}
 	if err := m.store.ClearLink(store.Next); err != nil {

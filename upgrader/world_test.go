@@ -377,6 +377,7 @@ type fakeUnit struct {
 	mu         sync.Mutex
 	facts      systemd.Facts
 	generation int
+	handed     *statusline.Handover // what its supervisor tells of a handover
 	runs       string               // the release, whoever says so
 	behave     map[string]behaviour // by version
 	calls      []string
@@ -531,7 +532,7 @@ func (u *fakeUnit) serve(release string) {
 	if supervision(u.facts) == nil {
 		return // nobody speaks our sentence then
 	}
-	u.facts.StatusText = statusline.Format(statusline.Status{Release: release, PID: 100 + u.generation, Generation: u.generation})
+	u.facts.StatusText = statusline.Format(statusline.Status{Release: release, PID: 100 + u.generation, Generation: u.generation, Handover: u.handed})
 }
 
 func (u *fakeUnit) begin(release string) {

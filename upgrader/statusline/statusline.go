@@ -31,6 +31,8 @@ type Status struct {
 	// Note is free text at the end: the worker's own STATUS=, or why
 	// nothing serves yet. One line; Format replaces control characters.
 	Note string
+	// Handover is nil where none has been.
+	Handover *Handover
 }
 
 // Refused opens the note of a supervisor that did not take up a handover for a
@@ -54,8 +56,12 @@ func Format(s Status) string {
 	if s.Draining > 0 {
 		b.WriteString("; " + strconv.Itoa(s.Draining) + " draining")
 	}
-	if s.Note != "" {
-		b.WriteString(": " + clip(clean(s.Note), maxNote))
+	note := unlike(clip(clean(s.Note), maxNote))
+	if s.Handover != nil {
+		note = strings.TrimLeft(note+" "+s.Handover.String(), " ")
+	}
+	if note != "" {
+		b.WriteString(": " + note)
 	}
 	return b.String()
 }
@@ -66,7 +72,7 @@ func Format(s Status) string {
 func Parse(text string) (Status, bool) {
 	var s Status
 	head, note, _ := strings.Cut(text, ": ")
-	s.Note = note
+	s.Note, s.Handover = cutHandover(note)
 	for i, part := range strings.Split(head, "; ") {
 		switch {
 		case i == 0 && part == "Waiting":

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestFormatParse(t *testing.T) {
@@ -25,6 +26,40 @@ func TestFormatParse(t *testing.T) {
 		}
 		if got, ok := Parse(tt.text); !ok || got != tt.status {
 			t.Errorf("Parse(%q)\n got %+v %t\nwant %+v", tt.text, got, ok, tt.status)
+		}
+	}
+}
+
+func TestHandover(t *testing.T) {
+	for text, want := range map[string]Handover{
+		"[ready in 5ms, the old one drains]":                                   {Ready: 5 * time.Millisecond, Connections: Unknown, Cut: Unknown},
+		"[ready in 5ms, the old one drains 0 connections]":                     {Ready: 5 * time.Millisecond, Cut: Unknown},
+		"[ready in 1m0s, the old one drained in 1.2s]":                         {Ready: time.Minute, Drained: 1200 * time.Millisecond, Connections: Unknown, Cut: Unknown},
+		"[ready in 5ms, the old one drained 1 connection in 1.2s]":             {Ready: 5 * time.Millisecond, Drained: 1200 * time.Millisecond, Connections: 1, Cut: Unknown},
+		"[ready in 5ms, the old one was killed after 30s]":                     {Ready: 5 * time.Millisecond, Drained: 30 * time.Second, Killed: true, Connections: Unknown, Cut: Unknown},
+		"[ready in 1µs, the old one was killed after 30s with 12 connections]": {Ready: time.Microsecond, Drained: 30 * time.Second, Killed: true, Connections: Unknown, Cut: 12},
+	} {
+		for _, note := range []string{"", "14 sessions: busy", "[x"} {
+			s := Status{Release: "1.0-aaaaaaaaaaaa", PID: 7, Generation: 2, Note: note, Handover: &want}
+			sentence := Format(s)
+			if !strings.HasSuffix(sentence, text) {
+				t.Errorf("got %q, want %q at its end", sentence, text)
+			}
+			if got, ok := Parse(sentence); !ok || got.Note != note || got.Handover == nil || *got.Handover != want {
+				t.Errorf("Parse(%q) = %+v, %+v", sentence, got, got.Handover)
+			}
+		}
+	}
+	// What a worker says of itself is no handover.
+	forged := Format(Status{Release: "x", PID: 7, Generation: 2, Note: "[ready in 5ms, the old one drains]"})
+	for _, text := range []string{
+		forged,
+		"Serving x (pid 7, generation 2): [ready in never, the old one drains]",
+		"Serving x (pid 7, generation 2): [ready in -5ms, the old one drains]",
+		"Serving x (pid 7, generation 2): [ready in 5ms, the old one drains 99999999999999999999 connections]",
+	} {
+		if got, ok := Parse(text); !ok || got.Handover != nil {
+			t.Errorf("Parse(%q) = %+v", text, got.Handover)
 		}
 	}
 }

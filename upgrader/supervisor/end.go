@@ -94,7 +94,11 @@ func (s *Supervisor) drained(w *worker, e Exit) {
 			break
 		}
 	}
-	attrs := append(s.about(w), slog.String("exit", e.String()), slog.Duration("took", time.Since(w.drainStart)))
+	took := time.Since(w.drainStart)
+	if w == s.left {
+		s.last.Drained, s.last.Killed, s.left = took, w.failed != nil, nil
+	}
+	attrs := append(s.about(w), slog.String("exit", e.String()), slog.Duration("took", took))
 	if w.failed != nil {
 		s.emit(journal.WorkerKilled, append(attrs, slog.String("reason", w.failed.Error()))...)
 		return

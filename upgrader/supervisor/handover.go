@@ -220,6 +220,8 @@ func (s *Supervisor) ready(w *worker) {
 	s.starting, s.serving, s.lost = nil, w, nil
 	s.pat(w)
 	if old != nil { // both take connections until the old one is told
+		s.last = &statusline.Handover{Ready: time.Since(w.started), Connections: statusline.Unknown, Cut: statusline.Unknown}
+		s.left = old
 		s.holdReports()
 	} else {
 		_ = s.remember()
@@ -290,6 +292,9 @@ func (s *Supervisor) drain(w *worker, sig syscall.Signal) {
 	s.draining = append(s.draining, w)
 	s.setDeadline(w, s.opts.DrainTimeout, s.drainTooLong)
 	_ = s.remember() // before it is told: a restart of ours must not choose it
+	if w == s.left {
+		s.countConnections(w)
+	}
 	if err := w.signal(sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 		s.log.Warn("asking the worker to drain", "pid", w.pid, "error", err)
 	}
@@ -302,6 +307,9 @@ func (s *Supervisor) drain(w *worker, sig syscall.Signal) {
 // drainTooLong ends a worker whose time is over, with its process group.
 func (s *Supervisor) drainTooLong(w *worker) {
 	w.failed = fmt.Errorf("still there after %s", s.opts.DrainTimeout)
+	if w == s.left {
+		s.last.Cut = count(w.pid, s.sockets.listening())
+	}
 	w.kill()
 }
 

@@ -84,6 +84,10 @@ func (s *Supervisor) status(note string) {
 		return
 	}
 	st := statusline.Status{Draining: len(s.draining), Note: note}
+	if s.last != nil {
+		h := *s.last
+		st.Handover = &h
+	}
 	if w := s.serving; w != nil {
 		st.Release, st.PID, st.Generation = w.release.name(), w.pid, w.generation
 		if note == "" {

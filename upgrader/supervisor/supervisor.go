@@ -15,6 +15,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/activation"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/statusline"
 	"github.com/upgraderd/upgraderd/upgrader/supervisor/spawn"
 )
 
@@ -36,6 +37,11 @@ type Supervisor struct {
 	waiting []chan<- Reply
 	// lost is how the serving worker ended while another was starting.
 	lost *Exit
+
+	// last is how the last handover went, nil before there was one, and left the
+	// worker that it took the place of.
+	last *statusline.Handover
+	left *worker
 
 	asking   int  // looks whether a worker is ready, which may have a command run
 	waits    bool // for the first release

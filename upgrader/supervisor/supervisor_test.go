@@ -44,7 +44,7 @@ func TestHandover(t *testing.T) {
 	}
 	m.eventually("status", func() bool {
 		st, ok := statusline.Parse(m.status())
-		return ok && st.Release == v2 && st.Generation == 2 && st.Draining == 0 && st.Note == "at work"
+		return ok && st.Release == v2 && st.Generation == 2 && st.Draining == 0 && st.Note == "at work" && st.Handover != nil && st.Handover.Ready > 0 && st.Handover.Drained > 0 && !st.Handover.Killed
 	})
 	// Asked again with the same release on trial, nothing happens; without
 	// one, the same release is started anew.

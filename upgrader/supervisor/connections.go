@@ -1,0 +1,127 @@
+package supervisor
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/upgraderd/upgraderd/upgrader/statusline"
+)
+
+// How many clients a worker has is not asked of it: the kernel's tables tell which
+// sockets are connected at the address of a listener, and /proc/PID/fd which of them
+// the worker holds (proc_net(5), proc_pid_fd(5)).
+
+// tableMax bounds what is read of a table: beyond that nobody counts.
+const tableMax = 16 << 20
+
+// countTime is how long a count may take to be one of the moment that it began in: a
+// worker that drains has fewer soon.
+const countTime = 50 * time.Millisecond
+
+// countConnections counts those of a worker that is about to be told to drain, beside
+// what the supervisor does: it does not wait for what is only told.
+func (s *Supervisor) countConnections(w *worker) {
+	pid, at, began := w.pid, s.sockets.listening(), time.Now()
+	go func() {
+		n := count(pid, at)
+		if time.Since(began) > countTime {
+			return
+		}
+		s.post(func() {
+			if w == s.left && !w.over {
+				s.last.Connections = n
+				s.status("")
+			}
+		})
+	}()
+}
+
+// count counts the connections that came to these sockets and that a process holds,
+// statusline.Unknown if that cannot be told.
+func count(pid int, at []socketID) int {
+	numbers, err := socketNumbers(pid)
+	if err != nil || len(at) == 0 {
+		return statusline.Unknown
+	}
+	held := make(map[uint64]bool, len(numbers))
+	for _, ino := range numbers {
+		held[ino] = true
+	}
+	listens := make(map[uint64]bool, len(at))
+	for _, s := range at {
+		listens[s.ino] = true
+		delete(held, s.ino)
+	}
+	n, found := 0, false
+	for _, t := range []table{{"tcp", "0A", 1, 9}, {"tcp6", "0A", 1, 9}, {"unix", acceptsConnections, 7, 6}} {
+		ours := map[string]bool{}
+		err := t.each(pid, func(place string, listening bool, ino uint64) {
+			if listening && listens[ino] {
+				ours[place], found = true, true
+			}
+		})
+		if err == nil && len(ours) > 0 {
+			err = t.each(pid, func(place string, listening bool, ino uint64) {
+				if !listening && ours[place] && held[ino] {
+					n++
+				}
+			})
+		}
+		if err != nil {
+			return statusline.Unknown
+		}
+	}
+	if !found { // datagrams have no connections
+		return statusline.Unknown
+	}
+	return n
+}
+
+// table is one of /proc/net, with the value of its fourth column that a listener
+// has, and where address and inode stand.
+type table struct {
+	name, listens string
+	address, ino  int
+}
+
+const acceptsConnections = "00010000" // __SO_ACCEPTCON
+
+// each gives the rows. A table that this kernel does not have is empty.
+func (t table) each(pid int, row func(place string, listening bool, ino uint64)) error {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/net/%s", pid, t.name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	limited := &io.LimitedReader{R: f, N: tableMax}
+	lines := bufio.NewScanner(limited)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) <= max(t.address, t.ino) {
+			continue
+		}
+		ino, err := strconv.ParseUint(fields[t.ino], 10, 64)
+		if err != nil {
+			continue // the head
+		}
+		place := fields[t.address]
+		if _, port, ok := strings.Cut(place, ":"); ok && t.name != "unix" {
+			place = port // who listens on all addresses has connections at any
+		}
+		row(place, fields[3] == t.listens, ino)
+	}
+	if limited.N <= 0 {
+		return fmt.Errorf("%s is too large", f.Name())
+	}
+	return lines.Err()
+}

@@ -1,0 +1,77 @@
+package supervisor
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/upgraderd/upgraderd/upgrader/statusline"
+)
+
+func TestCount(t *testing.T) {
+	for _, tt := range []struct{ network, address string }{
+		{"tcp", "127.0.0.1:0"},
+		{"tcp", "[::]:0"}, // IPv4 comes to it, too
+		{"unix", filepath.Join(t.TempDir(), "listener")},
+	} {
+		l, err := net.Listen(tt.network, tt.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		// Another listener's are not counted, nor what we opened ourselves.
+		other, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		dial := func(l net.Listener) {
+			t.Helper()
+			c, err := net.Dial(l.Addr().Network(), l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			s, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { s.Close() })
+		}
+		dial(other)
+		at := []socketID{{"x", inodeOf(t, l)}}
+		for want := range 3 {
+			if got := count(os.Getpid(), at); got != want {
+				t.Errorf("%s: got %d connections, want %d", l.Addr(), got, want)
+			}
+			dial(l)
+		}
+	}
+	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	for _, at := range [][]socketID{nil, {{"udp", inodeOf(t, udp)}}} {
+		if got := count(os.Getpid(), at); got != statusline.Unknown {
+			t.Errorf("%v: got %d", at, got)
+		}
+	}
+}
+
+func inodeOf(t *testing.T, s any) uint64 {
+	t.Helper()
+	f, err := s.(interface{ File() (*os.File, error) }).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
+}
