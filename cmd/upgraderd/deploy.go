@@ -66,7 +66,7 @@ interrupting the command: the daemon goes on.`,
 func deploy(ctx context.Context, cmd *cobra.Command, target *upgrader.Target, file, version string) error {
 	deploying := func(err error) error { return fmt.Errorf("deploy to %s: %w", target.Name, err) }
 	if target.Swap == upgrader.SwapNone {
-		return deploying(errors.New("Swap=none has the operator swap; set Swap=auto, or use upgraderd import"))
+		return deploying(advise(errors.New("the operator swaps here (Swap=none)"), "set Swap=auto, or use upgraderd import"))
 	}
 	if file == "-" {
 		dir, err := os.MkdirTemp(cmp.Or(os.Getenv("TMPDIR"), "/var/tmp"), "upgraderd-deploy-")
@@ -159,7 +159,7 @@ func (d *deployment) start(ctx context.Context) error {
 	}
 	f, err := d.bus.Facts(ctx, d.Target.Unit)
 	if err == nil && !f.Running() {
-		err = fmt.Errorf("job is %q, and the unit is %s; see journalctl -u %s", result, f.ActiveState, d.Target.Unit)
+		err = advise(fmt.Errorf("job is %q, and the unit is %s", result, f.ActiveState), "see journalctl -u %s", d.Target.Unit)
 	}
 	if err != nil {
 		return d.failed("start %s: %w", d.Target.Unit, err)
@@ -264,7 +264,7 @@ func (d *deployment) followed(ctx context.Context) error {
 		case !errors.Is(err, fs.ErrNotExist):
 			return err
 		case time.Since(began) > followedPatience:
-			return fmt.Errorf("the daemon does not follow it; see upgraderd verify %s, and journalctl -u upgraderd", d.Target.Name)
+			return advise(errors.New("the daemon does not follow it"), "see upgraderd verify %s, and journalctl -u upgraderd", d.Target.Name)
 		case !rest(ctx, answerInterval):
 			return ctx.Err()
 		}
@@ -312,7 +312,7 @@ func unpackTar(ctx context.Context, dir string, from io.Reader, most int64) erro
 		h, err := archive.Next()
 		switch {
 		case errors.Is(err, io.EOF) && n == 0:
-			return errors.New("it is empty; want a tar archive: tar -C DIRECTORY -c .")
+			return advise(errors.New("it is empty"), "want a tar archive: tar -C DIRECTORY -c .")
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
@@ -336,7 +336,7 @@ func unpackTar(ctx context.Context, dir string, from io.Reader, most int64) erro
 			return fmt.Errorf("%q is neither a file nor a directory", h.Name)
 		}
 		if left -= h.Size; left < 0 {
-			return fmt.Errorf("%q is too much: more than %d bytes in all; raise SizeMax= if it is meant to be that large", h.Name, most)
+			return advise(fmt.Errorf("%q is too much: more than %d bytes in all", h.Name, most), "raise SizeMax= if it is meant to be that large")
 		}
 		if err := root.MkdirAll(path.Dir(name), 0o700); err != nil {
 			return err

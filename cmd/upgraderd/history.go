@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,10 +17,8 @@ import (
 )
 
 func historyCommand() *cobra.Command {
-	var (
-		asJSON bool
-		root   = "/"
-	)
+	var o view
+	root := "/"
 	cmd := &cobra.Command{
 		Use:   "history TARGET",
 		Short: "Show what ran when, and why it changed",
@@ -40,28 +37,25 @@ reads the store, so it works with the daemon running or not.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), all)
-			}
-			return printHistory(cmd.OutOrStdout(), all)
+			return o.show(cmd, all, func(s *screen) error { return printHistory(s, all) })
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	o.flags(cmd, true)
 	cmd.Flags().StringVar(&root, "root", root, "look below this `directory`")
 	return cmd
 }
 
 func showCommand() *cobra.Command {
-	var (
-		asJSON bool
-		root   = "/"
-	)
+	var o view
+	root := "/"
 	cmd := &cobra.Command{
 		Use:   "show TARGET [ATTEMPT]",
 		Short: "Show one attempt: its phases as a timeline, its verdict, its logs",
 		Long: `Show one attempt to upgrade TARGET or to roll it back: the last, or that with
 the number ATTEMPT in upgraderd history. Each phase is a bar from when it began
-to when it ended, of the time that the whole took.`,
+to when it ended, of the time that the whole took. Of a handover the two workers
+are bars as well, on a scale of their own, and below them stands when each was
+started, ready, drained and confirmed.`,
 		Example:           "  upgraderd show app\n  upgraderd show app 17",
 		ValidArgsFunction: complete(false, targetNames, attempts),
 		Args:              usage(cobra.RangeArgs(1, 2)),
@@ -78,13 +72,10 @@ to when it ended, of the time that the whole took.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), a)
-			}
-			return printAttempt(cmd.OutOrStdout(), args[0], unitOf(at, args[0]), a)
+			return o.show(cmd, a, func(s *screen) error { return printAttempt(s, args[0], unitOf(at, args[0]), a) })
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	o.flags(cmd, false)
 	cmd.Flags().StringVar(&root, "root", root, "look below this `directory`")
 	return cmd
 }
@@ -93,14 +84,14 @@ to when it ended, of the time that the whole took.`,
 // gone has a history all the same.
 func readHistory(at scope, name string) ([]upgrader.Attempt, error) {
 	if name == "" || name != filepath.Base(name) || strings.HasPrefix(name, ".") {
-		return nil, withStatus(exitUsage, fmt.Errorf("%q is not the name of a target; upgraderd status lists them", name))
+		return nil, withStatus(exitUsage, advise(fmt.Errorf("%q is not the name of a target", name), "upgraderd status lists them"))
 	}
 	all, err := upgrader.History(at.state(), name)
 	if err != nil {
 		return nil, err
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("nothing was attempted for a target %s yet; upgraderd status lists those that are followed", name)
+		return nil, advise(fmt.Errorf("nothing was attempted for a target %s yet", name), "upgraderd status lists those that are followed")
 	}
 	return all, nil
 }
@@ -112,7 +103,7 @@ func pickAttempt(all []upgrader.Attempt, args []string) (upgrader.Attempt, error
 	}
 	number, err := strconv.Atoi(args[1])
 	if err != nil {
-		return upgrader.Attempt{}, withStatus(exitUsage, fmt.Errorf("attempt %q is not a number; upgraderd history %s has them", args[1], args[0]))
+		return upgrader.Attempt{}, withStatus(exitUsage, advise(fmt.Errorf("attempt %q is not a number", args[1]), "upgraderd history %s has them", args[0]))
 	}
 	for _, a := range all {
 		if a.Number == number {
@@ -138,14 +129,15 @@ func printJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-func printHistory(w io.Writer, all []upgrader.Attempt) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "ATTEMPT\tBEGAN\tRELEASE\tVERDICT\tTOOK\tWHY")
+func printHistory(s *screen, all []upgrader.Attempt) error {
+	t := table{head: []string{"ATTEMPT", "BEGAN", "RELEASE", "VERDICT", "TOOK", "WHY"}, fixed: 2}
 	for _, a := range all {
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\n", a.Number, a.Began.Local().Format(time.DateTime), change(a),
-			attemptVerdict(a), span(duration(a)), cmp.Or(a.Reason, asked(a)))
+		t.rows = append(t.rows, []cell{
+			{text: strconv.Itoa(a.Number)}, {text: a.Began.Local().Format(time.DateTime)}, {text: change(a)},
+			{attemptVerdict(a), verdictPaint(a.Verdict)}, {text: span(duration(a))}, {text: cmp.Or(a.Reason, asked(a))},
+		})
 	}
-	return t.Flush()
+	return t.print(s)
 }
 
 // change is from which version to which.
@@ -191,14 +183,16 @@ func span(d time.Duration) string {
 // barWidth leaves room for a phase's name and time in 80 columns.
 const barWidth = 50
 
-func printAttempt(w io.Writer, target, unit string, a upgrader.Attempt) error {
+func printAttempt(w *screen, target, unit string, a upgrader.Attempt) error {
 	var errs []error
 	line := func(format string, args ...any) {
 		_, err := fmt.Fprintf(w, format+"\n", args...)
 		errs = append(errs, err)
 	}
 	took := duration(a)
-	line("%s %s: %s after %s (attempt %d)", target, change(a), attemptVerdict(a), span(took), a.Number)
+	_, err := fmt.Fprintf(w, "%s %s: ", target, change(a))
+	errs = append(errs, err, w.painted(verdictPaint(a.Verdict), attemptVerdict(a)))
+	line(" after %s (attempt %d)", span(took), a.Number)
 	if a.Reason != "" {
 		line("  why     %s", a.Reason)
 	}
@@ -212,11 +206,13 @@ func printAttempt(w io.Writer, target, unit string, a upgrader.Attempt) error {
 		line("  unit    %s, invocation %s", unit, a.Invocation)
 	}
 	line("")
+	x := axis{0, took, barWidth}
 	var before time.Duration
 	for _, p := range a.Phases {
-		line("  %-12s  %s  %s", p.State, bar(before, p.Took(), took), span(p.Took()))
+		line("  %-12s  %s  %s", p.State, x.bar(stretch{before, before + p.Took(), serving}), span(p.Took()))
 		before += p.Took()
 	}
+	errs = append(errs, printHandover(w, a))
 	from, to := a.Began.Add(-time.Second), a.Ended.Add(time.Second)
 	window := fmt.Sprintf("--since '%s'", from.UTC().Format("2006-01-02 15:04:05 UTC"))
 	if !a.Ended.IsZero() {
@@ -227,18 +223,4 @@ func printAttempt(w io.Writer, target, unit string, a upgrader.Attempt) error {
 	line("  journalctl UPGRADERD_TARGET=%s %s", target, window)
 	line("  journalctl -u %s %s", unit, window)
 	return errors.Join(errs...)
-}
-
-// bar draws a phase at its place in the whole. What is too short to be seen has
-// one cell all the same.
-func bar(before, took, whole time.Duration) string {
-	if whole <= 0 {
-		whole = 1
-	}
-	cell := func(d time.Duration) int {
-		return int(int64(barWidth) * d.Microseconds() / max(1, whole.Microseconds()))
-	}
-	begin := min(cell(before), barWidth-1)
-	end := min(max(cell(before+took), begin+1), barWidth)
-	return strings.Repeat(" ", begin) + strings.Repeat("█", end-begin) + strings.Repeat(" ", barWidth-end)
 }

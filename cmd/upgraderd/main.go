@@ -42,7 +42,7 @@ func main() {
 		return
 	}
 	if !errors.Is(err, errSaid) {
-		fmt.Fprintf(inWordsOf(cmd, shown{os.Stderr}), "upgraderd: %v\n", err)
+		tellError(inWordsOf(cmd, shown{os.Stderr}), err)
 	}
 	var status statusError
 	if errors.As(err, &status) {
@@ -96,7 +96,7 @@ func rootCommand() *cobra.Command {
 
 func rootText() string {
 	var b strings.Builder
-	b.WriteString("Upgrade services while they serve.\n\nExit status:\n")
+	b.WriteString("Upgrade services while they serve.\n\nWhat only reads needs no daemon, takes --json, and obeys SYSTEMD_PAGER, PAGER,\nSYSTEMD_COLORS and NO_COLOR as systemctl does.\n\nExit status:\n")
 	for _, s := range exitStatuses() {
 		fmt.Fprintf(&b, "  %-3d %s\n", s.code, s.meaning)
 	}

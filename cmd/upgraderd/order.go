@@ -165,7 +165,7 @@ func wakeDaemon(ctx context.Context, at scope) error {
 func daemonRuns(ctx context.Context, bus *systemd.Client) error {
 	f, err := bus.Facts(ctx, daemonUnit)
 	if err == nil && !f.Running() {
-		err = fmt.Errorf("%s does not run; start it: systemctl start %s", daemonUnit, daemonUnit)
+		err = advise(fmt.Errorf("%s does not run", daemonUnit), "start it: systemctl start %s", daemonUnit)
 	}
 	return err
 }

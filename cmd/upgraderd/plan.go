@@ -20,10 +20,8 @@ import (
 const exitNothingNew = 3
 
 func planCommand() *cobra.Command {
-	var (
-		asJSON bool
-		root   = "/"
-	)
+	var o view
+	root := "/"
 	cmd := &cobra.Command{
 		Use:   "plan TARGET",
 		Short: "Say what an upgrade would do, and do nothing",
@@ -44,21 +42,18 @@ changed.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), p)
-			}
-			return printPlan(cmd.OutOrStdout(), p)
+			return o.show(cmd, p, func(s *screen) error { return printPlan(s, p) })
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	o.flags(cmd, false)
 	cmd.Flags().StringVar(&root, "root", root, "read configuration and store below this `directory`")
 	return cmd
 }
 
 func checkCommand() *cobra.Command {
 	var (
-		quiet bool
-		root  = "/"
+		quiet, asJSON bool
+		root          = "/"
 	)
 	cmd := &cobra.Command{
 		Use:   "check TARGET",
@@ -81,6 +76,11 @@ be told.`,
 			if err != nil {
 				return err
 			}
+			if asJSON && !quiet {
+				if err := printJSON(cmd.OutOrStdout(), p); err != nil {
+					return err
+				}
+			}
 			if p.To == "" {
 				return silent(exitNothingNew)
 			}
@@ -90,12 +90,13 @@ be told.`,
 				}
 				return silent(exitNothingNew)
 			}
-			if !quiet {
+			if !quiet && !asJSON {
 				fmt.Fprintln(cmd.OutOrStdout(), p.To)
 			}
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the plan, as JSON")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print nothing, only exit with the status")
 	cmd.Flags().StringVar(&root, "root", root, "read configuration and store below this `directory`")
 	return cmd

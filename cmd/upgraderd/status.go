@@ -5,7 +5,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,10 +14,8 @@ import (
 )
 
 func statusCommand() *cobra.Command {
-	var (
-		asJSON bool
-		root   = "/"
-	)
+	var o view
+	root := "/"
 	cmd := &cobra.Command{
 		Use:   "status [TARGET...]",
 		Short: "Show targets, what they run, and how the last upgrade ended",
@@ -36,13 +33,10 @@ running or not.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), all)
-			}
-			return printStatus(cmd.OutOrStdout(), all, time.Now())
+			return o.show(cmd, all, func(s *screen) error { return printStatus(s, all, time.Now()) })
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	o.flags(cmd, true)
 	cmd.Flags().StringVar(&root, "root", root, "look below this `directory`")
 	return cmd
 }
@@ -76,17 +70,22 @@ func readStatus(at scope, names []string, stderr io.Writer) ([]upgrader.TargetSt
 }
 
 // printStatus is a table, then what needs more than a cell.
-func printStatus(w io.Writer, all []upgrader.TargetStatus, now time.Time) error {
+func printStatus(w *screen, all []upgrader.TargetStatus, now time.Time) error {
 	if len(all) == 0 {
 		_, err := fmt.Fprintln(w, "No targets. Put one into /etc/upgraderd/NAME.upgrade; see /usr/share/doc/upgraderd/examples.")
 		return err
 	}
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "TARGET\tUNIT\tRELEASE\tSTATE\tLAST")
+	t := table{head: []string{"TARGET", "UNIT", "RELEASE", "STATE", "LAST"}, fixed: 1}
 	for _, s := range all {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", s.Name, s.Unit, orDash(shortRelease(s.Current)), state(s), last(s, now))
+		lastPaint := noPaint
+		if s.Last != nil {
+			lastPaint = verdictPaint(s.Last.Verdict)
+		}
+		t.rows = append(t.rows, []cell{
+			{text: s.Name}, {text: s.Unit}, {text: orDash(shortRelease(s.Current))}, {state(s), statePaint(s)}, {last(s, now), lastPaint},
+		})
 	}
-	if err := t.Flush(); err != nil {
+	if err := t.print(w); err != nil {
 		return err
 	}
 	for _, s := range all {
@@ -95,6 +94,28 @@ func printStatus(w io.Writer, all []upgrader.TargetStatus, now time.Time) error 
 		}
 	}
 	return nil
+}
+
+func statePaint(s upgrader.TargetStatus) paint {
+	switch {
+	case s.Trouble != "" || s.State == upgrader.RollingBack:
+		return red
+	case untouched(s):
+		return grey
+	case s.State != upgrader.Idle || s.Fetched != "":
+		return yellow
+	}
+	return noPaint
+}
+
+func verdictPaint(v upgrader.Verdict) paint {
+	switch v {
+	case upgrader.VerdictGood, upgrader.VerdictInstalled:
+		return green
+	case upgrader.VerdictInconclusive, upgrader.VerdictCancelled, "":
+		return yellow
+	}
+	return red
 }
 
 // state is what is going on, with the version it is about.

@@ -2,15 +2,21 @@ package main
 
 import (
 	"errors"
+	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/upgraderd/upgraderd/upgrader/config"
 
 	"github.com/upgraderd/upgraderd/fetcher"
 )
 
 func verifyCommand() *cobra.Command {
 	root := "/"
-	var source fetcher.Options
+	var (
+		source fetcher.Options
+		asJSON bool
+	)
 	cmd := &cobra.Command{
 		Use:   "verify [TARGET|FILE.upgrade...] | verify URL|DIR [--key=KEY...] [--pattern=PATTERN...]",
 		Short: "Check .upgrade files and their units, or what a source offers",
@@ -29,6 +35,9 @@ is a warning.`,
 		Example:           "  upgraderd verify\n  upgraderd verify ./app.upgrade\n  upgraderd verify --root=/mnt/image\n  upgraderd verify https://example.org/app --key=release.pub --pattern=app_@v",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && isSource(args[0]) {
+				if asJSON {
+					return withStatus(exitUsage, errors.New("--json is for targets and files, and not for a source"))
+				}
 				return verifySource(cmd.Context(), cmd.OutOrStdout(), args[0], source)
 			}
 			at, err := scopeOf(cmd, root)
@@ -38,7 +47,11 @@ is a warning.`,
 			targets, ds := at.files().Lint(args...)
 			ds = append(ds, at.lintUnits(targets)...)
 			ds = append(ds, verifyStores(cmd.Context(), at, targets)...)
-			if err := ds.Print(cmd.OutOrStdout()); err != nil {
+			tell := ds.Print
+			if asJSON {
+				tell = func(w io.Writer) error { return printJSON(w, findings(ds)) }
+			}
+			if err := tell(cmd.OutOrStdout()); err != nil {
 				return err
 			}
 			if len(ds.Errors()) > 0 {
@@ -47,6 +60,7 @@ is a warning.`,
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, of targets and files")
 	cmd.Flags().StringVar(&root, "root", root, "read configuration and units below this `directory`")
 	cmd.Flags().StringArrayVar(&source.Keys, "key", nil, "a `key` or an absolute file of one that hosts trust, as Key=")
 	cmd.Flags().StringArrayVar(&source.Patterns, "pattern", nil, "which files are releases, as MatchPattern=")
@@ -58,6 +72,25 @@ is a warning.`,
 	cmd.Flags().StringVar(&source.CertificateFile, "certificate-file", "", "show the PEM certificate in this absolute `file`, as CertificateFile=")
 	cmd.Flags().StringVar(&source.PrivateKeyFile, "private-key-file", "", "its key is in this absolute `file`, as PrivateKeyFile=")
 	return cmd
+}
+
+// finding is a diagnostic as JSON.
+type finding struct {
+	Target  string      `json:"target,omitempty"`
+	File    string      `json:"file"`
+	Line    int         `json:"line,omitempty"`
+	Code    config.Code `json:"code"`
+	Warning bool        `json:"warning,omitempty"`
+	Message string      `json:"message"`
+	Hint    string      `json:"hint,omitempty"`
+}
+
+func findings(ds config.Diagnostics) []finding {
+	all := make([]finding, 0, len(ds))
+	for _, d := range ds {
+		all = append(all, finding(d))
+	}
+	return all
 }
 
 // silent is an exit status of which everything has been said.
