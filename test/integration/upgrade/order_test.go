@@ -77,6 +77,7 @@ func TestOrders(t *testing.T) {
 		m.Run("systemctl", "start", "upgraderd.service")
 		m.Eventually("the order is carried out", func() bool { return strings.HasPrefix(current(m), "2.0.0-") && target(t, m)["state"] == "idle" })
 
+		told(t, m)
 		m.NothingLost(clients)
 		if got := m.Property(unit, "MainPID"); got != pid {
 			t.Errorf("MainPID: got %s, want %s as before", got, pid)
