@@ -69,7 +69,7 @@ type Options struct {
 type Server struct {
 	o      Options
 	daemon Daemon
-	ctx    context.Context //nolint:containedctx // that of Run, for calls that godbus begins
+	ctx    context.Context // that of Run, for calls that godbus begins
 	gate   gate
 	orders sync.Mutex // held while one is placed
 
@@ -202,7 +202,7 @@ var _ dbus.SignalHandler = (*link)(nil)
 // DeliverSignal is called by the connection's reader.
 func (l *link) DeliverSignal(_, _ string, s *dbus.Signal) {
 	if s.Sender == busFace && s.Name == busFace+".NameLost" && len(s.Body) == 1 && s.Body[0] == Name {
-		go l.conn.Close() // who is not called ours is not asked; the next one asks again
+		go func() { _ = l.conn.Close() }() // who is not called ours is not asked; the next one asks again
 	}
 }
 
