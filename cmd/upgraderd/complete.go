@@ -12,7 +12,6 @@ import (
 
 	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader"
-	"github.com/upgraderd/upgraderd/upgrader/config"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
 
@@ -42,7 +41,7 @@ func completing(root *cobra.Command) {
 
 // completion offers what fits to word, behind the arguments that stand already.
 // What comes after a tab describes it.
-type completion func(root string, args []string) []string
+type completion func(at scope, args []string) []string
 
 // complete makes one of completions, for as many arguments. Behind them the last
 // goes on, if the verb takes any number.
@@ -63,8 +62,12 @@ func complete(many bool, each ...completion) cobra.CompletionFunc {
 		if f := cmd.Flags().Lookup("root"); f != nil {
 			root = f.Value.String()
 		}
+		at, err := scopeOf(cmd, root)
+		if err != nil {
+			return nil, directive
+		}
 		var fit []string
-		for _, c := range each[n](root, args) {
+		for _, c := range each[n](at, args) {
 			value, _, _ := strings.Cut(c, "\t")
 			if strings.HasPrefix(value, word) && !slices.Contains(args, value) {
 				fit = append(fit, c)
@@ -86,8 +89,8 @@ func orFiles(c cobra.CompletionFunc) cobra.CompletionFunc {
 }
 
 // targetNames are all targets, broken ones left out.
-func targetNames(root string, _ []string) []string {
-	targets, _ := config.PeekAll(root)
+func targetNames(at scope, _ []string) []string {
+	targets, _ := at.files().PeekAll()
 	var names []string
 	for _, t := range targets {
 		names = append(names, t.Name+"\t"+t.Unit)
@@ -97,8 +100,8 @@ func targetNames(root string, _ []string) []string {
 
 // versionsOnDisk are those that the target in the first argument has here, the
 // newest first.
-func versionsOnDisk(root string, args []string) []string {
-	s, err := store.View(targetDir(root, args[0]))
+func versionsOnDisk(at scope, args []string) []string {
+	s, err := store.View(filepath.Join(at.state(), filepath.Base(args[0]))) // a name that is a path is none
 	if err != nil {
 		return nil
 	}
@@ -122,10 +125,10 @@ func versionsOnDisk(root string, args []string) []string {
 }
 
 // services are the units of that kind that have a file, templates left out.
-func services(root string, _ []string) []string {
+func services(at scope, _ []string) []string {
 	var names []string
 	for _, dir := range []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"} {
-		entries, err := os.ReadDir(filepath.Join(root, dir))
+		entries, err := os.ReadDir(filepath.Join(at.root, dir))
 		if err != nil {
 			continue
 		}
@@ -140,8 +143,8 @@ func services(root string, _ []string) []string {
 }
 
 // attempts are the numbers of those that are remembered, the last first.
-func attempts(root string, args []string) []string {
-	all, err := upgrader.History(filepath.Join(root, stateDir), filepath.Base(args[0]))
+func attempts(at scope, args []string) []string {
+	all, err := upgrader.History(at.state(), filepath.Base(args[0]))
 	if err != nil {
 		return nil
 	}
@@ -150,9 +153,4 @@ func attempts(root string, args []string) []string {
 		numbers = append(numbers, strconv.Itoa(a.Number)+"\t"+change(a)+", "+attemptVerdict(a))
 	}
 	return numbers
-}
-
-// targetDir is where a target's releases are. A name that is a path is none.
-func targetDir(root, name string) string {
-	return filepath.Join(root, stateDir, filepath.Base(name))
 }

@@ -9,12 +9,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/upgraderd/upgraderd/upgrader/realm"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
 
 // Versions come as upgraderd orders them, and say which one runs.
 func TestVersionsOnDisk(t *testing.T) {
 	root := t.TempDir()
+	at := scope{realm.System(), root}
 	for _, r := range []string{"1.9-0123456789ab", "1.10-0123456789ac", "no-release"} {
 		if err := os.MkdirAll(filepath.Join(root, stateDir, "app/releases", r), 0o755); err != nil {
 			t.Fatal(err)
@@ -24,13 +26,13 @@ func TestVersionsOnDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{"1.10\ton disk", "1.9\tcurrent"}
-	if got := versionsOnDisk(root, []string{"app"}); !slices.Equal(got, want) {
+	if got := versionsOnDisk(at, []string{"app"}); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := versionsOnDisk(root, []string{"../upgraderd/app"}); !slices.Equal(got, want) {
+	if got := versionsOnDisk(at, []string{"../upgraderd/app"}); !slices.Equal(got, want) {
 		t.Errorf("of a path: got %q, want its last part's %q", got, want)
 	}
-	if got := versionsOnDisk(root, []string{"other"}); got != nil {
+	if got := versionsOnDisk(at, []string{"other"}); got != nil {
 		t.Errorf("of no target: got %q", got)
 	}
 }
@@ -47,7 +49,7 @@ func TestServices(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, want := services(root, nil), []string{"one.service"}; !slices.Equal(got, want) {
+	if got, want := services(scope{realm.System(), root}, nil), []string{"one.service"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
