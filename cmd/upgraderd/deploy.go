@@ -42,8 +42,9 @@ that a key for ssh can have this right alone; see docs/deploy.md.
 The exit status is 0 if the unit runs the release and it proved itself, 1 if it does
 not, with the reason, and 2 if the command makes no sense. Nothing is interrupted by
 interrupting the command: the daemon goes on.`,
-		Example: "  upgraderd deploy app ./app --version=1.4.2\n  upgraderd deploy app dist/\n  tar -C dist -c . | ssh deploy@host",
-		Args:    usage(cobra.ExactArgs(2)),
+		Example:           "  upgraderd deploy app ./app --version=1.4.2\n  upgraderd deploy app dist/\n  tar -C dist -c . | ssh deploy@host",
+		ValidArgsFunction: complete(false, targetNames, nil),
+		Args:              usage(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 			defer stop()
