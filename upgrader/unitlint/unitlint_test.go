@@ -102,7 +102,7 @@ func TestOwnUnit(t *testing.T) {
 		want []string
 	}{
 		"shipped":                       {string(shipped), upgrader.SwapAuto, nil},
-		"another program":               {strings.Replace(string(shipped), "upgraderd launch", "upgraderd daemon", 1), upgrader.SwapRestart, []string{"upgraderd.service:21 UNIT_NO_LAUNCH!"}},
+		"another program":               {strings.Replace(string(shipped), "upgraderd launch", "upgraderd daemon", 1), upgrader.SwapRestart, []string{"upgraderd.service:24 UNIT_NO_LAUNCH!"}},
 		"another program, not upgraded": {strings.Replace(string(shipped), "upgraderd launch", "upgraderd daemon", 1), upgrader.SwapNone, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
