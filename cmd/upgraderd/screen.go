@@ -27,11 +27,11 @@ type view struct {
 }
 
 // flags adds them to a verb that prints a table, or another page of text.
-func (v *view) flags(cmd *cobra.Command, table bool) {
-	cmd.Flags().BoolVar(&v.json, "json", false, "print JSON")
-	cmd.Flags().BoolVar(&v.noPager, "no-pager", false, "do not have a pager show it")
+func (o *view) flags(cmd *cobra.Command, table bool) {
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&o.noPager, "no-pager", false, "do not have a pager show it")
 	if table {
-		cmd.Flags().BoolVarP(&v.full, "full", "l", false, "do not cut cells to the width of the terminal")
+		cmd.Flags().BoolVarP(&o.full, "full", "l", false, "do not cut cells to the width of the terminal")
 	}
 }
 

@@ -38,8 +38,7 @@ func TestRootsAreShared(t *testing.T) {
 	if one != same || one == other {
 		t.Errorf("one and the same file: shared %v; an edited file: shared %v", one == same, one == other)
 	}
-	runtime.KeepAlive([]any{one, same, other})
-	one, same, other = nil, nil, nil
+	runtime.KeepAlive([]any{one, same, other}) // and not longer
 	for deadline := time.Now().Add(time.Minute); count() > 0; runtime.GC() {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d pools stay that nobody uses", count())
