@@ -214,9 +214,8 @@ func TestUpgrade(t *testing.T) {
 	if got := p.answers("/wait"); got != "<nil>" {
 		t.Errorf("WaitForParent: got %q", got)
 	}
-	if pid, _ := strconv.Atoi(first[1]); syscall.Kill(pid, 0) == nil {
-		t.Error("the old process is still there")
-	}
+	pid, _ := strconv.Atoi(first[1])
+	p.eventually("the old process is gone", func() bool { return syscall.Kill(pid, 0) != nil }) // its parent has to bury it
 	second := fields()
 	if second[2] != main || second[3] != "1," || second[4] != "true" {
 		t.Errorf("got %q, want it below %s, with state 1, and a parent", second, main)
