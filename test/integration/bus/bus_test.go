@@ -386,6 +386,7 @@ func ruled(t *testing.T, m *kit.Machine, source *kit.Source) {
 // cancelled has a fetch taken back that would take minutes.
 func cancelled(t *testing.T, m *kit.Machine, source *kit.Source) {
 	m.Write("/etc/upgraderd/hello.upgrade.d/slow.conf", "[Source]\nBandwidthMax=16K\n")
+	m.Run("upgraderd", "hold", "hello") // the look of the reload is not to take what is published now
 	m.Run(call(base, "Manager", "Reload")...)
 	source.Publish("hello-3.0.0", kit.Hello(t, "3.0.0", ""))
 	// running gives the job, once bytes of it came.
@@ -428,6 +429,7 @@ func cancelled(t *testing.T, m *kit.Machine, source *kit.Source) {
 	})
 	taken(running())
 	m.Run("rm", "/etc/upgraderd/hello.upgrade.d/slow.conf")
+	m.Run("upgraderd", "unhold", "hello")
 	m.Run(call(base, "Manager", "Reload")...)
 }
 
