@@ -113,7 +113,7 @@ func (m *machine) consult(ctx context.Context, current store.Release, has bool) 
 		m.retryAfter(m.pause.next(0))
 		return LookFailed, err
 	}
-	if m.wanted.stages() || m.insists(m.wanted) {
+	if m.wanted.stages() || m.wanted.seeksNewest() {
 		ok = m.settleOrder(ctx, *m.wanted, c, ok, current, has)
 	}
 	if why := m.heldBack(nil); ok && m.ordered == nil && why != "" {
@@ -248,17 +248,17 @@ func (m *machine) choose(ctx context.Context, l fetcher.Listing, current store.R
 	if o := m.wanted; o != nil {
 		if o.Version != "" || o.Verb == OrderImport {
 			c, why, err := m.pick(ctx, o, all, current, has)
-			if why != "" && err == nil {
+			switch {
+			case why == "" || err != nil:
+			case o.Verb == OrderUpgrade && has && c.Version.Compare(versionOf(current)) == 0 && (!c.HasDigest() || store.Digest(c.Digest).Short() == current.Digest12):
+				m.answer(*o, "", why) // which is what was asked for
+			default:
 				m.refuseOrder(ctx, *o, "%s", why)
 			}
 			m.ordered = o
 			return c, why == "" && err == nil, err
 		}
-		if o.Verb == OrderUpgrade && !m.insists(o) {
-			m.answer(*o, "", "") // it was to look, and this is the look
-		} else {
-			m.ordered = o
-		}
+		m.ordered = o
 	}
 	if l.Current.Name != "" {
 		if has && l.Current.Version.Compare(versionOf(current)) == 0 && (!l.Current.HasDigest() || store.Digest(l.Current.Digest).Short() == current.Digest12) {

@@ -88,11 +88,8 @@ func (o *Order) stages() bool {
 	return o != nil && (o.Verb == OrderFetch || o.Verb == OrderImport)
 }
 
-// insists tells an order to upgrade to the newest that is not only to look: it has
-// to be known which release the order is for.
-func (m *machine) insists(o *Order) bool {
-	return o != nil && o.Verb == OrderUpgrade && o.Version == "" && (o.DespiteHold || m.closed() != "")
-}
+// seeksNewest tells an order to upgrade to whatever is newest.
+func (o *Order) seeksNewest() bool { return o != nil && o.Verb == OrderUpgrade && o.Version == "" }
 
 // check refuses what is no order.
 func (o Order) check() error {

@@ -148,7 +148,7 @@ func TestOrders(t *testing.T) {
 				t.Errorf("got %+v", st)
 			}
 			name := w.publish("1.3", "")
-			w.answered(w.order(Order{Verb: OrderUpgrade}), "")
+			w.answered(w.order(Order{Verb: OrderUpgrade}), VerdictGood)
 			w.settles(name, VerdictGood)
 		},
 		"upgrade now": func(t *testing.T, w *world) {
@@ -158,8 +158,14 @@ func TestOrders(t *testing.T) {
 			w.looked()
 			began := time.Now()
 			name := w.publish("1.1", "")
-			w.answered(w.order(Order{Verb: OrderUpgrade}), "")
+			w.answered(w.order(Order{Verb: OrderUpgrade}), VerdictGood)
 			w.settles(name, VerdictGood)
+			// Once more is no harm, and says so.
+			for _, o := range []Order{{Verb: OrderUpgrade}, {Verb: OrderUpgrade, Version: "1.1"}} {
+				if a := w.answered(w.order(o), ""); !strings.Contains(a.Reason, "1.1") {
+					t.Errorf("%v again: got %+v", o, a)
+				}
+			}
 			if took := time.Since(began); took > time.Hour {
 				t.Errorf("took %v", took)
 			}

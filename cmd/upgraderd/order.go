@@ -36,7 +36,8 @@ Nothing older than what was ever accepted is taken, unless --allow-downgrade
 says that it is meant.
 
 The release is checked, swapped in, watched, and undone if it turns bad, like any
-other. The exit status is 0 if it serves and proved itself.`,
+other. The exit status is 0 if it serves and proved itself, or did before, or if
+there is nothing newer.`,
 		Example:           "  upgraderd upgrade app\n  upgraderd upgrade app 1.4.2 --allow-downgrade",
 		ValidArgsFunction: complete(false, targetNames, versionsOnDisk),
 		Args:              usage(cobra.RangeArgs(1, 2)),
