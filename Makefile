@@ -81,7 +81,7 @@ lint: packages $(STATICCHECK) $(GOLANGCI_LINT)
 
 .PHONY: unit
 unit: packages servers
-	CGO_ENABLED=1 go test -race -timeout 20m ./...
+	CGO_ENABLED=1 go test -race -timeout 40m ./...
 	CGO_ENABLED=0 go test -run EveryCall -timeout 20m ./upgrader # each call, of which -race breaks a few
 
 # One package after the other: they measure what clients see.
