@@ -189,6 +189,13 @@ done <"/sys/fs/cgroup$group/cgroup.procs"`
 	return processes
 }
 
+// Executable is the inode number of what a process runs, "" where it has nothing to
+// run, as for a moment in the middle of execve(2).
+func (m *Machine) Executable(pid string) string {
+	m.t.Helper()
+	return m.Run("sh", "-c", "stat --dereference --format=%i /proc/"+pid+"/exe || :")
+}
+
 // Signal sends a signal, by its name without SIG, to a process of the machine.
 func (m *Machine) Signal(pid, name string) {
 	m.t.Helper()

@@ -377,8 +377,8 @@ func TestInstalledProgramReplaced(t *testing.T) {
 		h.settles("hello", "2.0.0", "good")
 		want := m.Run("stat", "--format=%i", "/usr/bin/upgraderd")
 		h.eventually("daemon and supervisor are the new program", func() bool {
-			return m.Run("stat", "--dereference", "--format=%i", "/proc/"+pid+"/exe") == want &&
-				m.Run("stat", "--dereference", "--format=%i", "/proc/"+m.Property(daemon, "MainPID")+"/exe") == want
+			return m.Executable(pid) == want &&
+				m.Executable(m.Property(daemon, "MainPID")) == want
 		})
 		if got := m.Property(service, "MainPID"); got != pid {
 			t.Errorf("MainPID: got %s, want %s as before", got, pid)

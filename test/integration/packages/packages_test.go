@@ -152,7 +152,7 @@ dpkg --verify upgraderd`)
 func renewed(m *kit.Machine, pid string) {
 	want := m.Run("stat", "--format=%i", "/usr/bin/upgraderd")
 	m.Eventually("the supervisor runs the new program", func() bool {
-		return m.Run("stat", "--dereference", "--format=%i", "/proc/"+pid+"/exe") == want
+		return m.Executable(pid) == want
 	})
 }
 

@@ -24,7 +24,7 @@ func TestRenewed(t *testing.T) {
 			m.Run("mv", "/usr/bin/.upgraderd.new", "/usr/bin/upgraderd")
 			want := m.Run("stat", "--format=%i", "/usr/bin/upgraderd")
 			m.Eventually("the supervisor runs the new program", func() bool {
-				return m.Run("stat", "--dereference", "--format=%i", "/proc/"+pid+"/exe") == want
+				return m.Executable(pid) == want
 			})
 			m.Run("systemctl", "reload", unit)
 			m.Served(clients, "1.0.0", 100)
