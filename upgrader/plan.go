@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,6 +40,8 @@ type Plan struct {
 	Swap     Swap   `json:"swap,omitempty"`
 	Why      string `json:"why,omitempty"`
 	Obstacle string `json:"obstacle,omitempty"`
+	// Dependents are active, and systemd restarts or stops them with the unit.
+	Dependents []string `json:"dependents,omitempty"`
 	// Running tells that the unit runs; else its next start is the swap.
 	Running bool `json:"running"`
 	// WindowUs is how long the release would be watched, in microseconds.
@@ -197,6 +201,10 @@ func (m *machine) foreseeSwap(ctx context.Context, root string, p *Plan) {
 	}
 	if err != nil {
 		p.Obstacle = m.errText(err)
+	}
+	if p.Running && p.Swap == SwapRestart { // a reload leaves all as they are
+		m.noteDependents(ctx, f)
+		p.Dependents = slices.Sorted(maps.Keys(m.record.Dependents))
 	}
 }
 

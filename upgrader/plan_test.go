@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
 
 // foresee asks for the plan, and makes sure that nothing on disk or of the unit
@@ -59,6 +61,18 @@ func TestForesee(t *testing.T) {
 		if p := w.foresee(); p.From != "1.0" || p.To != "1.1" || p.Window() != time.Minute || p.Why != "it runs under upgraderd supervise" || p.Before != nil {
 			t.Errorf("newer: %+v", p)
 		}
+		w.unit.depends("worker.service")
+		w.unit.depends("stopped.service")
+		w.unit.dependent("stopped.service", "inactive", systemd.ResultDone)
+		if p := w.foresee(); len(p.Dependents) != 0 {
+			t.Errorf("a handover moves %v, too", p.Dependents)
+		}
+		before := w.target.Swap
+		w.target.Swap = SwapRestart
+		if p := w.foresee(); !slices.Equal(p.Dependents, []string{"worker.service"}) {
+			t.Errorf("a restart moves %v, too, want the active dependent", p.Dependents)
+		}
+		w.target.Swap = before
 		w.unit.behave["1.1"] = neverReady
 		w.start()
 		w.eventually("1.1 is refused", func(st TargetStatus) bool {

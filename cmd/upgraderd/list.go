@@ -17,8 +17,9 @@ import (
 
 func listCommand() *cobra.Command {
 	var (
-		asJSON, ask bool
-		root        = "/"
+		o    view
+		ask  bool
+		root = "/"
 	)
 	cmd := &cobra.Command{
 		Use:   "list [TARGET]",
@@ -42,14 +43,11 @@ and changes nothing.`,
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), all)
-			}
-			return printLists(cmd.OutOrStdout(), all)
+			return o.show(cmd, all, func(s *screen) error { return printLists(s, all) })
 		},
 	}
 	cmd.Flags().BoolVar(&ask, "check", false, "ask the source of TARGET now")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	o.flags(cmd, false)
 	cmd.Flags().StringVar(&root, "root", root, "look below this `directory`")
 	return cmd
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -163,6 +164,9 @@ func printPlan(w io.Writer, p upgrader.Plan) error {
 		line("  swap     not possible: %s", p.Obstacle)
 	case p.To != "":
 		line("  swap     %s", swapping(p))
+	}
+	if p.To != "" && len(p.Dependents) > 0 {
+		line("  with it  %s, which depend on it", strings.Join(p.Dependents, ", "))
 	}
 	if p.To != "" && p.Running && p.Swap != upgrader.SwapNone {
 		line("  confirm  for %s, then it is good; it is undone if it turns bad before", p.Window())

@@ -18,8 +18,9 @@ func verifyCommand() *cobra.Command {
 		asJSON bool
 	)
 	cmd := &cobra.Command{
-		Use:   "verify [TARGET|FILE.upgrade...] | verify URL|DIR [--key=KEY...] [--pattern=PATTERN...]",
-		Short: "Check .upgrade files and their units, or what a source offers",
+		Use:     "verify [TARGET|FILE.upgrade...] | verify URL|DIR [--key=KEY...] [--pattern=PATTERN...]",
+		Aliases: []string{"doctor"},
+		Short:   "Check .upgrade files and their units, or what a source offers",
 		Long: `Read .upgrade files as the daemon would, and the unit of each that is in order,
 with its sockets, as systemd would. Print what is wrong with them: in a unit,
 what would lose connections or keep a bad release. Each has its file, line and
