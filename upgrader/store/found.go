@@ -109,11 +109,14 @@ func Erase(ctx context.Context, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, erasePatience)
 	defer cancel()
 	for {
-		unlock, err := s.Lock()
-		if err == nil {
+		err := s.asOwner(func() error {
+			unlock, err := s.Lock()
+			if err != nil {
+				return err
+			}
 			defer unlock()
-			return reason.FS(op, s.asOwner(func() error { return s.removeAll(s.dir) }))
-		}
+			return s.removeAll(s.dir)
+		})
 		if !errors.Is(err, ErrLocked) {
 			return reason.FS(op, err)
 		}

@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/upgraderd/upgraderd/upgrader/store/reason"
 )
 
 func TestFound(t *testing.T) {
@@ -77,5 +80,47 @@ func TestFound(t *testing.T) {
 	}
 	if err := Erase(t.Context(), dir); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestEraseIsNotLedAway has the user of a daemon that was taken over put a link in the
+// place of the store that root removes, and a directory of root's beside it.
+func TestEraseIsNotLedAway(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root has rights to lose")
+	}
+	const user = 4711
+	parent := t.TempDir()
+	state, victim := filepath.Join(parent, "state"), filepath.Join(parent, "victim")
+	for _, dir := range []string{state, victim, filepath.Join(victim, "releases")} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lock := filepath.Join(victim, lockName)
+	if err := os.WriteFile(lock, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	app := filepath.Join(state, "app")
+	if err := errors.Join(os.Symlink(victim, app), os.Lchown(app, user, user), os.Chown(state, user, user)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chown(state, 0, 0) })
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	err := Erase(ctx, app)
+	if text, rerr := os.ReadFile(lock); rerr != nil || string(text) != "precious" {
+		t.Errorf("root was led to a file of its own: now %q, %v (erase: %v)", text, rerr, err)
+	}
+
+	// A name below a directory of that user's may be root's for a moment: that lends
+	// no rights.
+	s := &Store{dir: victim, fs: osFS{}}
+	if err := os.Chown(parent, user, user); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chown(parent, 0, 0) })
+	if err := s.PlaceOrder("x"); reason.Of(err) != reason.Permission {
+		t.Errorf("an order in root's directory below another's: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"syscall"
 
@@ -16,18 +17,26 @@ import (
 // files, since the rights are those of one thread (setfsuid(2)), which ends with
 // it.
 func (s *Store) asOwner(f func() error) error {
-	info, err := s.fs.Lstat(s.dir)
-	if err != nil {
-		return err
+	uid, gid := 0, 0
+	// Who owns the directory above says what the name means, at any moment: only
+	// below a directory of root's is the owner of the store itself a fact.
+	for _, dir := range []string{filepath.Dir(s.dir), s.dir} {
+		info, err := s.fs.Lstat(dir)
+		if err != nil {
+			return err
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 {
+			uid, gid = int(st.Uid), int(st.Gid)
+			break
+		}
 	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || st.Uid == 0 || os.Geteuid() != 0 {
+	if uid == 0 || os.Geteuid() != 0 {
 		return f()
 	}
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked
-		err := actAs(int(st.Uid), int(st.Gid))
+		err := actAs(uid, gid)
 		if err == nil {
 			err = f()
 		}

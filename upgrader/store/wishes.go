@@ -52,6 +52,9 @@ func (s *Store) changeWishes(change func(data []byte) ([]byte, error)) error {
 	if err != nil {
 		return err
 	}
+	if len(after) > reserveSize { // or nobody could read it, nor take it back
+		return &Error{Code: CodeRecordTooLarge, Err: fmt.Errorf("%d bytes of wishes, want at most %d", len(after), reserveSize), Hint: "take some back, or give shorter reasons"}
+	}
 	if after == nil {
 		return s.vanish(s.path(wishesName), tempPre)
 	}

@@ -1,6 +1,7 @@
 package wish
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -125,5 +126,28 @@ func TestNewHold(t *testing.T) {
 	}
 	if h, err := NewHold(time.Millisecond, Mark{}); err != nil || h.For() != time.Second {
 		t.Errorf("got %v, %v, want a whole second", h.For(), err)
+	}
+}
+
+// What nobody could read back is not written.
+func TestTooMuch(t *testing.T) {
+	s, err := store.Open(filepath.Join(t.TempDir(), "app"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := Mark{By: "anna", Reason: strings.Repeat("<", 256), When: time.Now()} // six bytes each in JSON
+	for i := range 32 {
+		if err = Change(s, func(w *Wishes) error { return w.Skip(fmt.Sprintf("1.0.%d", i), m) }); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		t.Error("took as much as it was given")
+	}
+	if w, err := Read(s); err != nil || len(w.Skips) == 0 {
+		t.Errorf("what was there before: %d skips, %v", len(w.Skips), err)
+	}
+	if err := Change(s, func(w *Wishes) error { w.Skips = nil; return nil }); err != nil {
+		t.Errorf("take back: %v", err)
 	}
 }
