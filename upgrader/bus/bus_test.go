@@ -238,6 +238,47 @@ func TestJobs(t *testing.T) {
 	}
 }
 
+// A signal of somebody else, who sends it to the client alone, is no answer.
+func TestAwaitBelievesTheDaemonAlone(t *testing.T) {
+	b, state := startBus(t), t.TempDir()
+	if _, err := diskstore.Open(filepath.Join(state, "app")); err != nil {
+		t.Fatal(err)
+	}
+	s, _, _ := serve(t, b, state)
+	app := upgrader.TargetStatus{Name: "app", State: upgrader.Idle}
+	s.Changed(app)
+	c := dialed(t, b)
+	follows(t, c)
+	j, err := c.Order(t.Context(), "app", upgrader.Order{Verb: upgrader.OrderUpgrade})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waits, end := make(chan struct{}), make(chan upgrader.Answer, 1)
+	go func() {
+		began := sync.OnceFunc(func() { close(waits) })
+		a, err := c.Await(t.Context(), j, func(View) { began() })
+		if err != nil {
+			t.Error(err)
+		}
+		end <- a
+	}()
+	<-waits
+	other := dialed(t, b)
+	body := []any{targetFace, map[string]dbus.Variant{"Answer": dbus.MakeVariant(answered{j.Order.ID, "good", "trust me"})}, []string{}}
+	other.conn.Send(&dbus.Message{Type: dbus.TypeSignal, Headers: map[dbus.HeaderField]dbus.Variant{
+		dbus.FieldPath: dbus.MakeVariant(j.owner), dbus.FieldInterface: dbus.MakeVariant(propsFace), dbus.FieldMember: dbus.MakeVariant("PropertiesChanged"),
+		dbus.FieldDestination: dbus.MakeVariant(c.conn.Names()[0]), dbus.FieldSignature: dbus.MakeVariant(dbus.SignatureOf(body...)),
+	}, Body: body}, nil)
+	if err := other.conn.BusObject().Call(busFace+".GetId", 0).Err; err != nil { // it went out before
+		t.Fatal(err)
+	}
+	app.Answer = upgrader.Answer{ID: j.Order.ID, Verdict: upgrader.VerdictRefused}
+	s.Changed(app)
+	if a := <-end; a.Verdict != upgrader.VerdictRefused {
+		t.Errorf("got %+v, want the daemon's answer", a)
+	}
+}
+
 // Whoever waits for an order goes on when the daemon is started again, and learns of
 // an answer that was given meanwhile.
 func TestAwaitOutlivesDaemon(t *testing.T) {
@@ -346,20 +387,20 @@ func TestGate(t *testing.T) {
 	g := newGate()
 	var leave []func()
 	for i := range callsAll {
-		l, err := g.enter(fmt.Sprint(":1.", i/callsEach))
+		l, err := g.enter(uint32(1000 + i/callsEach))
 		if err != nil {
 			t.Fatal(err)
 		}
 		leave = append(leave, l)
 	}
-	if _, err := g.enter(":1.999"); err == nil {
+	if _, err := g.enter(1999); err == nil {
 		t.Error("one more than there may be together")
 	}
 	leave[0]()
-	if _, err := g.enter(":1.1"); err == nil {
+	if _, err := g.enter(1001); err == nil {
 		t.Error("one more than a client may have")
 	}
-	if _, err := g.enter(":1.999"); err != nil {
+	if _, err := g.enter(1999); err != nil {
 		t.Error(err)
 	}
 	for _, l := range leave[1:] {

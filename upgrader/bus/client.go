@@ -26,6 +26,7 @@ type Client struct {
 
 	conn    *dbus.Conn
 	signals chan *dbus.Signal
+	owner   string // the unique name of the daemon, "" while it is away
 }
 
 // Dial connects to the bus at an address, by default the system's. It needs no daemon
@@ -67,7 +68,12 @@ func (c *Client) watch(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	// Anybody may send a signal to us alone, which no rule of ours keeps away.
+	err := c.conn.BusObject().CallWithContext(ctx, busFace+".GetNameOwner", 0, Name).Store(&c.owner)
+	if called(err) == "org.freedesktop.DBus.Error.NameHasNoOwner" {
+		return nil
+	}
+	return err
 }
 
 // Close ends the connection.
@@ -251,10 +257,13 @@ func (c *Client) next(ctx context.Context) (*dbus.Signal, error) {
 			if !ok {
 				return nil, errors.New("the connection to the bus ended; see: systemctl status dbus")
 			}
-			if s.Name == busFace+".NameOwnerChanged" && s.Sender != busFace {
-				continue
+			switch name, _ := body[string](s, 0); {
+			case s.Sender == busFace && s.Name == busFace+".NameOwnerChanged" && name == Name:
+				c.owner, _ = body[string](s, 2)
+				return s, nil
+			case s.Sender == c.owner && c.owner != "":
+				return s, nil
 			}
-			return s, nil
 		}
 	}
 }

@@ -16,27 +16,39 @@ const (
 // gate lets in no more than that.
 type gate struct {
 	mu  *sync.Mutex
-	of  map[string]int // by unique name; those without a call are not in it
+	of  map[uint32]int // by user; those without a call are not in it
 	all *int
 }
 
-func newGate() gate { return gate{&sync.Mutex{}, map[string]int{}, new(int)} }
+func newGate() gate { return gate{&sync.Mutex{}, map[uint32]int{}, new(int)} }
 
-// enter counts a call of sender's until leave is called.
-func (g gate) enter(sender string) (leave func(), _ *dbus.Error) {
+// enter counts a call of c's until leave is called. Calls are counted by user, since
+// connections cost nothing; root's are not, so that nobody keeps root out.
+func (l *link) enter(c caller) (leave func(), _ *dbus.Error) {
+	uid, refused := l.uid(c)
+	if refused != nil {
+		return nil, refused
+	}
+	if uid == 0 {
+		return func() {}, nil
+	}
+	return l.gate.enter(uid)
+}
+
+func (g gate) enter(uid uint32) (leave func(), _ *dbus.Error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.of[sender] >= callsEach || *g.all >= callsAll {
-		return nil, refusal(errorLimits, "too many calls are under way: at most %d of each client, and %d together", callsEach, callsAll)
+	if g.of[uid] >= callsEach || *g.all >= callsAll {
+		return nil, refusal(errorLimits, "too many calls are under way: at most %d of each user, and %d together", callsEach, callsAll)
 	}
-	g.of[sender]++
+	g.of[uid]++
 	*g.all++
 	return func() {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		*g.all--
-		if g.of[sender]--; g.of[sender] == 0 {
-			delete(g.of, sender)
+		if g.of[uid]--; g.of[uid] == 0 {
+			delete(g.of, uid)
 		}
 	}, nil
 }

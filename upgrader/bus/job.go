@@ -100,7 +100,7 @@ func (l *link) order(c caller, name, verb string, o upgrader.Order) (*job, *dbus
 	if o.AllowDowngrade && o.Version == "" {
 		return nil, refusal(errorInvalidArgs, "to which version? A downgrade has to name it")
 	}
-	leave, full := l.gate.enter(c.sender)
+	leave, full := l.enter(c)
 	if full != nil {
 		return nil, full
 	}
@@ -232,7 +232,7 @@ func (l *link) jobFace() face {
 				return noObject(path)
 			}
 			c := callerOf(m)
-			leave, full := l.gate.enter(c.sender)
+			leave, full := l.enter(c)
 			if full != nil {
 				return full
 			}

@@ -67,7 +67,7 @@ func (l *link) managerFace() face {
 		}},
 		{"Reload", "", func(m dbus.Message) *dbus.Error {
 			c := callerOf(m)
-			leave, full := l.gate.enter(c.sender)
+			leave, full := l.enter(c)
 			if full != nil {
 				return full
 			}

@@ -117,7 +117,7 @@ func (l *link) targetFace() face {
 			return gone
 		}
 		c := callerOf(m)
-		leave, full := l.gate.enter(c.sender)
+		leave, full := l.enter(c)
 		if full != nil {
 			return full
 		}
@@ -134,7 +134,7 @@ func (l *link) targetFace() face {
 			return gone
 		}
 		c := callerOf(m)
-		leave, full := l.gate.enter(c.sender)
+		leave, full := l.enter(c)
 		if full != nil {
 			return full
 		}
