@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Limits of what is read from /proc.
@@ -56,7 +57,15 @@ func listening(proc, cgroups, group string) []Address {
 		for _, table := range []string{"tcp", "tcp6", "udp", "udp6"} {
 			found = append(found, internet(filepath.Join(net, table), inodes)...)
 		}
-		found = append(found, local(filepath.Join(net, "unix"), inodes)...)
+		var owner uint32
+		if st, ok := stat(filepath.Join(proc, pid)); ok {
+			owner = st.Uid
+		}
+		for _, a := range local(filepath.Join(net, "unix"), inodes) {
+			if strings.HasPrefix(a.Address, "@") || isSocketOf(a.Address, owner) {
+				found = append(found, a)
+			}
+		}
 	}
 	slices.SortFunc(found, func(a, b Address) int {
 		if c := strings.Compare(a.Kind, b.Kind) * -1; c != 0 { // Stream first
@@ -65,6 +74,23 @@ func listening(proc, cgroups, group string) []Address {
 		return strings.Compare(a.Address, b.Address)
 	})
 	return slices.Compact(found)
+}
+
+// isSocketOf tells whether path is a socket of this user; root may have any. The
+// table of the kernel holds a name as the process gave it, line ends and all, so
+// that a service could put lines there that name what is somebody else's.
+func isSocketOf(path string, owner uint32) bool {
+	st, ok := stat(path)
+	return ok && filepath.IsAbs(path) && st.Mode&syscall.S_IFMT == syscall.S_IFSOCK && (st.Uid == owner || owner == 0)
+}
+
+func stat(name string) (*syscall.Stat_t, bool) {
+	info, err := os.Lstat(name)
+	if err != nil {
+		return nil, false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return st, ok
 }
 
 // processes are those of a control group and of the groups in it.

@@ -2,12 +2,14 @@ package adopt
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -39,6 +41,20 @@ func TestListening(t *testing.T) {
 	c, err := net.Dial("tcp", want[0].Address)
 	check(t, err)
 	defer c.Close()
+	// A name that holds a line of the kernel's table, of a file that is no socket.
+	forged, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	check(t, err)
+	defer syscall.Close(forged)
+	var st syscall.Stat_t
+	check(t, syscall.Fstat(forged, &st))
+	name := fmt.Sprintf("%s/x\n0: 00000002 00000000 00010000 0001 01 %d /etc/passwd", dir, st.Ino)
+	check(t, os.MkdirAll(filepath.Dir(name), 0o755))
+	if len(name) < 108 {
+		check(t, syscall.Bind(forged, &syscall.SockaddrUnix{Name: name}))
+		check(t, syscall.Listen(forged, 1))
+	} else {
+		t.Logf("%q is too long for a socket", name)
+	}
 	got := listening("/proc", group, "/")
 	for _, a := range want {
 		if !slices.Contains(got, a) {
