@@ -48,6 +48,7 @@ interrupting the command: the daemon goes on.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 			defer stop()
+			signal.Ignore(syscall.SIGPIPE) // who hangs up leaves nothing behind either
 			target, diagnostics := config.Peek("/", args[0])
 			if target == nil {
 				return diagnostics.Err()
@@ -232,6 +233,9 @@ func (d *deployment) run(ctx context.Context) error {
 	switch a.Verdict {
 	case upgrader.VerdictGood:
 		d.say("runs, and is good")
+		return nil
+	case "": // somebody else was quicker
+		d.say("already runs")
 		return nil
 	case upgrader.VerdictInstalled: // the unit was stopped meanwhile
 		if err := d.start(ctx); err != nil {

@@ -180,6 +180,9 @@ func (e *editing) inEditor(ctx context.Context, draft []byte) ([]byte, error) {
 	}
 	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], f.Name())...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = e.in, e.out, os.Stderr
+	if s, ok := e.out.(shown); ok { // an editor wants the terminal itself
+		cmd.Stdout = s.w
+	}
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("run the editor %s: %w\nNothing was changed", argv[0], err)
 	}
