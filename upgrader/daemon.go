@@ -208,6 +208,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 		})
 	}
 	for _, t := range d.o.Targets {
+		d.reserve(t, locked[t.Name])
+	}
+	for _, t := range d.o.Targets {
 		d.put(readStatus(d.o.StateDir, t))
 		start(t, locked[t.Name])
 	}
@@ -346,6 +349,22 @@ func monotonic() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
+// reserve has a target that was in the middle of a swap, or watched one, go on with
+// what it had locked: none of those that waited for it may come first.
+func (d *Daemon) reserve(t *Target, s *heldStore) {
+	var r record
+	if s == nil {
+		return
+	}
+	if _, err := s.LoadRecord(&r); err != nil || !r.State.pending() || r.State == Swapping && r.Swap == "" {
+		return
+	}
+	s.unitTurn = d.commons.tryTake(t.Unit, t.Name)
+	if digest, err := r.digest(); err == nil && digest != (store.Digest{}) {
+		s.turn = d.commons.tryTake(digest.String(), t.Name)
+	}
+}
+
 func (d *Daemon) machine(t *Target) *machine {
 	m := &machine{
 		systemd: d.o.Systemd,
@@ -366,7 +385,8 @@ func (d *Daemon) machine(t *Target) *machine {
 // heldStore is a store whose lock is ours.
 type heldStore struct {
 	*store.Store
-	unlock func()
+	unlock         func()
+	turn, unitTurn func() // what was reserved for its machine, nil if nothing was
 }
 
 func (d *Daemon) open(t *Target) (*heldStore, error) {
@@ -378,7 +398,7 @@ func (d *Daemon) open(t *Target) (*heldStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &heldStore{s, unlock}, nil
+	return &heldStore{Store: s, unlock: unlock}, nil
 }
 
 // lockAll locks what can be locked. Only if another process holds all of it
@@ -426,6 +446,7 @@ func (d *Daemon) follow(ctx context.Context, m *machine, s *heldStore) {
 	d.commons.join(m.target, s.Store)
 	defer d.commons.leave(m.target.Name)
 	m.store = d.disk(s.Store)
+	m.turn, m.unitTurn = s.turn, s.unitTurn
 	if err := m.run(ctx); errors.Is(err, errRetired) {
 		journal.Emit(ctx, m.log, journal.TargetDropped, slog.String("unit", m.target.Unit), slog.String("path", s.Path()))
 	}

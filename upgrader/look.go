@@ -1,6 +1,7 @@
 package upgrader
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -459,7 +460,7 @@ func (m *machine) hold(ctx context.Context) (Event, error) {
 	case err != nil:
 		m.trouble(ctx, journal.StepFailed, err)
 	case ok && m.target.Swap != SwapNone && o.Verb == OrderUpgrade:
-		if why := m.forbidden(&o, versionOf(staged)); why != "" {
+		if why := m.forbidden(&o, fetcher.Version(cmp.Or(o.Version, staged.Version))); why != "" {
 			m.refuseOrder(ctx, o, "%s", why)
 			break
 		}
@@ -471,6 +472,7 @@ func (m *machine) hold(ctx context.Context) (Event, error) {
 	case ok && m.target.Swap != SwapNone: // back, which nothing forbids
 		return OperatorActed, nil
 	case ok:
+		m.record.Order = nil
 		m.refuseOrder(ctx, o, "Swap=none leaves the unit to the operator; point current at the release and restart %s", m.target.Unit)
 	}
 	within, done := m.interruptible(ctx, m.wanted)

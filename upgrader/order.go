@@ -148,7 +148,8 @@ func Answered(stateDir, target, id string) (Answer, bool, error) {
 	if _, err := s.LoadRecord(&r); err != nil {
 		return Answer{}, false, err
 	}
-	return r.Answer, r.Answer.ID == id, nil
+	a, ok := r.answerTo(id)
+	return a, ok, nil
 }
 
 // WantedUndone is the reason of a release that an order undid while it was on
@@ -178,8 +179,8 @@ func Stands(stateDir, target, id string) (a Answer, answered, stands bool, err e
 		if _, err := s.LoadRecord(&r); err != nil {
 			return Answer{}, false, false, err
 		}
-		if r.Answer.ID == id {
-			return r.Answer, true, false, nil
+		if a, ok := r.answerTo(id); ok {
+			return a, true, false, nil
 		}
 		if r.Order != nil && r.Order.ID == id {
 			return Answer{}, false, true, nil
@@ -222,8 +223,27 @@ func (m *machine) order(ctx context.Context) (Order, bool, error) {
 
 // answer ends an order. It is on disk with the next record.
 func (m *machine) answer(o Order, v Verdict, reason string) {
-	m.record.Answer = Answer{ID: o.ID, Verdict: v, Reason: reason}
+	r := &m.record
+	if r.Answer.ID != "" && r.Answer.ID != o.ID {
+		r.Answers = append(r.Answers, r.Answer)
+		r.Answers = r.Answers[max(0, len(r.Answers)-answersMax):]
+	}
+	r.Answer = Answer{ID: o.ID, Verdict: v, Reason: reason}
 	m.answered = true
+}
+
+// answersMax is how many orders may be answered before who gave the first one has
+// looked for its answer.
+const answersMax = 8
+
+// answerTo finds the answer to an order.
+func (r *record) answerTo(id string) (Answer, bool) {
+	for _, a := range append(slices.Clip(r.Answers), r.Answer) {
+		if a.ID == id && id != "" {
+			return a, true
+		}
+	}
+	return Answer{}, false
 }
 
 // clearOrder removes an order whose answer is on disk. A new one stays, and one
@@ -292,11 +312,14 @@ func (m *machine) toSwap(ctx context.Context) (Order, bool, error) {
 	o, ok, err := m.order(ctx)
 	if ok && m.tookBack(o) {
 		m.emit(ctx, journal.OrderTakenBack, slog.String("order", o.String()))
-		if o.Version != "" && o.Verb != OrderRollback {
+		if o.Verb != OrderRollback && slices.ContainsFunc(m.record.Offered, func(f Offer) bool { return f.Version == o.Version }) {
 			m.passOver(o.Version)
 		}
 		m.answer(o, VerdictCancelled, WantedBack)
 		return Order{}, false, nil
+	}
+	if ok && m.state == Idle && m.record.Order != nil && m.record.Order.ID != o.ID {
+		m.record.Order = nil // what failed on its way has had another take its place
 	}
 	if err != nil || !ok || !o.stages() {
 		return o, ok, err
@@ -406,6 +429,13 @@ func (m *machine) stopped(ctx context.Context) bool {
 	}
 	if o.Version == "" || o.Version == version(m.record.From) {
 		m.record.Order = &o
+		return true
 	}
-	return true
+	to, _ := release(m.record.To)
+	if _, there, err := m.earlier(o, to); err != nil || there {
+		return there && err == nil
+	}
+	m.refuseOrder(ctx, o, "no other release that it could be is on disk")
+	_ = m.save() // else with the verdict
+	return false
 }

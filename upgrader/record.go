@@ -47,6 +47,8 @@ type record struct {
 	// last order.
 	Order  *Order `json:"order,omitempty"`
 	Answer Answer `json:"answer,omitzero"`
+	// Answers are those before it, the last one last: who asked looks now and then.
+	Answers []Answer `json:"answers,omitempty"`
 	// Pin is the one that To was chosen under, if there was one; Hold is how far the
 	// time of the hold is.
 	Pin  string   `json:"pin,omitempty"`

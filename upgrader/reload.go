@@ -35,6 +35,7 @@ func (m *machine) reload(ctx context.Context, before systemd.Facts, to store.Rel
 		return m.notQueued(ctx, err)
 	case f.LoadState == "":
 		return StepFailed, err // nobody could say what happened
+	case stoppedMeanwhile(f, result): // by somebody, see there
 	case f.FailedSince(before) || crashed(f) || leftDown(f):
 		m.record.Down = f.ActiveState == "inactive"
 		return m.turnedBad(ctx, began, "it ended in the reload: "+ending(f))
@@ -42,6 +43,13 @@ func (m *machine) reload(ctx context.Context, before systemd.Facts, to store.Rel
 		m.base = f
 		return ReleaseServed, nil
 	case f.Running() && f.InvocationID == before.InvocationID && vain(result):
+		if why, ok := supervisorRefused(before, f); ok {
+			m.record.Attempts--
+			if uerr := m.revert(); uerr != nil {
+				return StepFailed, uerr
+			}
+			return m.inconclusive(ctx, why)
+		}
 		return m.turnedBad(ctx, began, fmt.Sprintf("the reload ended as %q; the reason stands in: journalctl -u %s", result, m.target.Unit))
 	case result == systemd.ResultUnknown && f.InvocationID == before.InvocationID:
 		return StepFailed, errors.Join(fmt.Errorf("nobody saw how the reload of %s ended", m.target.Unit), err)

@@ -120,6 +120,18 @@ func (c *commons) take(ctx context.Context, what, name string, waiting func(hold
 	}, nil
 }
 
+// tryTake is take where nobody has it, and nil where somebody has.
+func (c *commons) tryTake(what, name string) (done func()) {
+	c.mu.Lock()
+	_, taken := c.turns[what]
+	c.mu.Unlock()
+	if taken {
+		return nil
+	}
+	done, _ = c.take(context.Background(), what, name, func(string) {})
+	return done
+}
+
 func (c *commons) setHolder(t *turn, name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -353,18 +353,12 @@ func (m *machine) notTaken(ctx context.Context, before, f systemd.Facts, result 
 		st, _ := serving(f)
 		return m.inconclusive(ctx, fmt.Sprintf("the reload ended (%s), and %q serves", result, st.Release))
 	}
+	if why, ok := supervisorRefused(before, f); ok {
+		m.record.Attempts-- // the supervisor could not, whatever the release
+		return m.inconclusive(ctx, why)
+	}
 	was, _ := serving(before)
 	now, _ := serving(f)
-	if why, ok := strings.CutPrefix(now.Note, statusline.Refused); ok {
-		m.record.Attempts-- // the supervisor could not, whatever the release
-		return m.inconclusive(ctx, "the supervisor refused: "+journal.Clean(why))
-	}
-	if was.Starting != "" || was.Draining > 0 && now.Generation == was.Generation && now.Note == was.Note {
-		// The supervisor also refuses when it is busy with the workers of
-		// earlier handovers. That says nothing about this release.
-		m.record.Attempts--
-		return m.inconclusive(ctx, fmt.Sprintf("the handover was refused while %d old workers drain", was.Draining))
-	}
 	why := fmt.Sprintf("the handover failed; the reason stands in: journalctl -u %s", m.target.Unit)
 	if now.Note != "" && now.Note != was.Note {
 		why = "the handover failed: " + journal.Clean(now.Note)
@@ -469,4 +463,18 @@ func (m *machine) restartUnit(ctx context.Context, before systemd.Facts) (system
 		return systemd.Facts{}, result, errors.Join(err, ferr)
 	}
 	return f, result, err
+}
+
+// supervisorRefused tells that a supervisor did not try what it was asked for, which
+// says nothing about the release.
+func supervisorRefused(before, f systemd.Facts) (string, bool) {
+	was, _ := serving(before)
+	now, ok := serving(f)
+	if why, refused := strings.CutPrefix(now.Note, statusline.Refused); ok && refused {
+		return "the supervisor refused: " + journal.Clean(why), true
+	}
+	if was.Starting != "" || was.Draining > 0 && now.Generation == was.Generation && now.Note == was.Note {
+		return fmt.Sprintf("the handover was refused while %d old workers drain", was.Draining), true
+	}
+	return "", false
 }

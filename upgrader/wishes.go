@@ -2,6 +2,7 @@ package upgrader
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -131,6 +132,12 @@ func (m *machine) endHold() {
 		return
 	}
 	m.noteHold()
+	var last record // what a step that was cut off had in mind is not to be on disk
+	if json.Unmarshal([]byte(m.saved), &last) != nil {
+		return
+	}
+	last.Hold = m.record.Hold
+	m.record = last
 	if err := m.save(); err != nil {
 		m.log.Debug("noting how far the hold is", "error", m.errText(err))
 	}

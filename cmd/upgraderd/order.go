@@ -182,20 +182,10 @@ func awaitAnswer(ctx context.Context, dir string, t *upgrader.Target, o upgrader
 	tick := time.NewTicker(answerInterval)
 	defer tick.Stop()
 	for {
-		switch a, ok, err := upgrader.Answered(dir, target, id); {
-		case err != nil:
+		switch a, answered, stands, err := upgrader.Stands(dir, target, id); {
+		case err != nil || answered:
 			return a, err
-		case ok:
-			return a, nil
-		}
-		waits, err := upgrader.Ordered(dir, target, id)
-		if err != nil {
-			return upgrader.Answer{}, err
-		}
-		if !waits { // unless the answer came just now
-			if a, ok, err := upgrader.Answered(dir, target, id); ok || err != nil {
-				return a, err
-			}
+		case !stands:
 			return upgrader.Answer{}, fmt.Errorf("%s: another order took the place of this one; see upgraderd status %s", target, target)
 		}
 		st := upgrader.ReadStatus(dir, []*upgrader.Target{t})[0]

@@ -16,9 +16,10 @@ import (
 // will, and each that lies there keeps a number. What it started itself is buried
 // where its exit status is awaited.
 
-// orphans tells when a child is over, if this is process 1.
-func orphans() chan os.Signal {
-	if os.Getpid() != 1 {
+// orphans tells when a child is over, if this is process 1 and nothing but a
+// supervisor: a program that is its own may await children that we know nothing of.
+func orphans(o Options) chan os.Signal {
+	if os.Getpid() != 1 || o.Choose != nil {
 		return nil
 	}
 	c := make(chan os.Signal, 1)

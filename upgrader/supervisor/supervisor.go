@@ -103,7 +103,7 @@ func (s *Supervisor) run() (Exit, error) {
 	}
 	defer signal.Stop(s.signals)
 	defer close(s.ended)
-	if s.orphaned = orphans(); s.orphaned != nil {
+	if s.orphaned = orphans(s.opts); s.orphaned != nil {
 		defer signal.Stop(s.orphaned)
 	}
 
