@@ -9,7 +9,7 @@ import (
 
 func user(v *view) []finding {
 	u := v.service
-	if !u.there() || v.own() || v.at.User { // whose services run as nobody else
+	if !u.there() || v.own() || v.at.User || v.target.Config != "" { // whose services run as nobody else, or run none of it
 		return nil
 	}
 	if _, dynamic := u.yes("Service", "DynamicUser"); dynamic {

@@ -57,7 +57,7 @@ func told(t *testing.T, m *kit.Machine) {
 		t.Errorf("%s is %s", file, mode)
 	}
 	m.Run("upgraderd", "forgive", "hello") // of what handover undid
-	m.Run("upgraderd", "upgrade", "hello", "2.0.0")
+	m.Run("upgraderd", "upgrade", "hello", "3.3.0")
 	m.Eventually("the textfile has the attempt", func() bool {
 		text, err := os.ReadFile(filepath.Join(m.Root(), file))
 		if err != nil {
@@ -129,12 +129,12 @@ type attempt struct {
 	} `json:"handover"`
 }
 
-// handover looks at one whose workers come and go while it is on trial: 2.0.0, in a
+// handover looks at one whose workers come and go while it is on trial: 3.3.0, in a
 // window that nobody waits for the end of.
 func handover(t *testing.T, m *kit.Machine) {
 	t.Helper()
 	m.Write("/etc/upgraderd/hello.upgrade.d/window.conf", "[Confirm]\nWindowSec=5min\n")
-	m.Run("upgraderd", "upgrade", "hello", "2.0.0", "--no-wait") // which has it read that, too
+	m.Run("upgraderd", "upgrade", "hello", "3.3.0", "--no-wait") // which has it read that, too
 	var last attempt
 	m.Eventually("the old worker has drained", func() bool {
 		var all []attempt
@@ -143,7 +143,7 @@ func handover(t *testing.T, m *kit.Machine) {
 			t.Fatalf("%v: %s", err, text)
 		}
 		last = all[len(all)-1]
-		return last.To == "2.0.0" && last.Verdict == "" && last.Handover != nil && last.Handover.Drained > 0
+		return last.To == "3.3.0" && last.Verdict == "" && last.Handover != nil && last.Handover.Drained > 0
 	})
 	if h := last.Handover; h.Started >= h.Ready || h.Ready >= h.Drained {
 		t.Errorf("got %+v", h)
