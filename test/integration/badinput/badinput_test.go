@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 const placeholder = "9.0.9"
 
 func TestBadInput(t *testing.T) {
-	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
+	kit.EachSuiteAlone(t, func(t *testing.T, m *kit.Machine) {
 		began := time.Now()
 		blank, err := os.ReadFile(kit.Hello(t, "version-"+placeholder, ""))
 		if err != nil {

@@ -45,6 +45,15 @@ func EachSuite(t *testing.T, f func(t *testing.T, m *Machine)) {
 	}
 }
 
+// EachSuiteAlone is EachSuite for a test that keeps the machine busy by itself: one
+// suite after the other.
+func EachSuiteAlone(t *testing.T, f func(t *testing.T, m *Machine)) {
+	t.Helper()
+	for _, suite := range lab.SelectedSuites() {
+		t.Run(suite, func(t *testing.T) { f(t, Boot(t, suite)) })
+	}
+}
+
 // Machine is a lab machine whose methods end the test on errors.
 type Machine struct {
 	*lab.Machine

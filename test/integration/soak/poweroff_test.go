@@ -19,7 +19,7 @@ import (
 // proved itself; then the upgrade that was cut off arrives.
 func TestWholeMachine(t *testing.T) {
 	const kills = 10
-	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
+	kit.EachSuiteAlone(t, func(t *testing.T, m *kit.Machine) {
 		seed := uint64(time.Now().UnixNano())
 		t.Logf("seed %d", seed)
 		l := &life{t: t, m: m, random: rand.New(rand.NewPCG(seed, 0)), source: m.DirSource(dir), good: make(map[string]bool)}

@@ -52,7 +52,7 @@ func TestSoak(t *testing.T) {
 	}
 	t.Logf("UPGRADERD_SEED=%d", seed)
 	share := total / time.Duration(len(lab.SelectedSuites()))
-	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
+	kit.EachSuiteAlone(t, func(t *testing.T, m *kit.Machine) {
 		l := &life{t: t, m: m, random: rand.New(rand.NewPCG(seed, 0)), source: m.DirSource(dir), good: make(map[string]bool)}
 		l.live(share)
 	})
