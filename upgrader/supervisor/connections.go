@@ -30,7 +30,7 @@ const countTime = 50 * time.Millisecond
 func (s *Supervisor) countConnections(w *worker) {
 	pid, at, began := w.pid, s.sockets.listening(), time.Now()
 	go func() {
-		n := count(pid, at)
+		n := count(pid, at, fewSockets)
 		if time.Since(began) > countTime {
 			return
 		}
@@ -43,9 +43,40 @@ func (s *Supervisor) countConnections(w *worker) {
 	}()
 }
 
+// fewSockets is up to how many TCP sockets a network namespace may have, those that
+// wait for their time to pass among them, for its tables to be read: they cost a
+// microsecond a line, and a moment in which clients wait for the new worker is the
+// wrong one for that.
+const fewSockets = 1000
+
+// few tells that the tables have at most so many rows, by what the kernel counts
+// anyway.
+func few(pid, most int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/sockstat", pid))
+	if err != nil {
+		return false
+	}
+	total := 0
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[0] != "TCP:" {
+			continue
+		}
+		for i := 1; i+1 < len(fields); i += 2 {
+			if n, err := strconv.Atoi(fields[i+1]); err == nil && (fields[i] == "inuse" || fields[i] == "tw") {
+				total += n
+			}
+		}
+	}
+	return total <= most
+}
+
 // count counts the connections that came to these sockets and that a process holds,
-// statusline.Unknown if that cannot be told.
-func count(pid int, at []socketID) int {
+// statusline.Unknown if that cannot be told, or there are more than so many sockets.
+func count(pid int, at []socketID, most int) int {
+	if !few(pid, most) {
+		return statusline.Unknown
+	}
 	numbers, err := socketNumbers(pid)
 	if err != nil || len(at) == 0 {
 		return statusline.Unknown

@@ -12,6 +12,7 @@ import (
 )
 
 func TestCount(t *testing.T) {
+	const all = 1 << 30 // of this host, whoever's they are
 	for _, tt := range []struct{ network, address string }{
 		{"tcp", "127.0.0.1:0"},
 		{"tcp", "[::]:0"}, // IPv4 comes to it, too
@@ -44,11 +45,19 @@ func TestCount(t *testing.T) {
 		dial(other)
 		at := []socketID{{"x", inodeOf(t, l)}}
 		for want := range 3 {
-			if got := count(os.Getpid(), at); got != want {
+			if got := count(os.Getpid(), at, all); got != want {
 				t.Errorf("%s: got %d connections, want %d", l.Addr(), got, want)
 			}
 			dial(l)
 		}
+	}
+	full, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	if got := count(os.Getpid(), []socketID{{"x", inodeOf(t, full)}}, 0); got != statusline.Unknown {
+		t.Errorf("with more sockets than are counted: got %d", got)
 	}
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -56,7 +65,7 @@ func TestCount(t *testing.T) {
 	}
 	defer udp.Close()
 	for _, at := range [][]socketID{nil, {{"udp", inodeOf(t, udp)}}} {
-		if got := count(os.Getpid(), at); got != statusline.Unknown {
+		if got := count(os.Getpid(), at, all); got != statusline.Unknown {
 			t.Errorf("%v: got %d", at, got)
 		}
 	}

@@ -308,7 +308,7 @@ func (s *Supervisor) drain(w *worker, sig syscall.Signal) {
 func (s *Supervisor) drainTooLong(w *worker) {
 	w.failed = fmt.Errorf("still there after %s", s.opts.DrainTimeout)
 	if w == s.left {
-		s.last.Cut = count(w.pid, s.sockets.listening())
+		s.last.Cut = count(w.pid, s.sockets.listening(), fewSockets)
 	}
 	w.kill()
 }
