@@ -163,7 +163,6 @@ func (s *Server) Run(ctx context.Context, d Daemon) {
 				journal.Emit(ctx, s.o.Log, journal.BusReturned, slog.String("name", Name))
 				told = false
 			}
-			s.use(l)
 			<-l.conn.Context().Done()
 			s.use(nil)
 			err = errors.New("the connection ended")
@@ -223,6 +222,7 @@ func (s *Server) dial(ctx context.Context) (_ *link, err error) {
 			err = greeting.Err()
 		}
 		if err != nil {
+			s.use(nil)
 			_ = l.conn.Close()
 			err = fmt.Errorf("take the name %s at %s: %w", Name, s.o.Address, err)
 		}
@@ -233,6 +233,9 @@ func (s *Server) dial(ctx context.Context) (_ *link, err error) {
 	if err := greet(greeting, l.conn); err != nil {
 		return nil, err
 	}
+	// Told from before the name is ours: whoever asks under the name, and hears of no
+	// change after, has the last word.
+	s.use(l)
 	var r uint32
 	err = l.conn.BusObject().CallWithContext(greeting, busFace+".RequestName", 0, Name, uint32(dbus.NameFlagDoNotQueue)).Store(&r)
 	if called(err) == errorAccessDenied {
