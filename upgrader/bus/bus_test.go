@@ -1,12 +1,9 @@
 package bus
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,60 +13,11 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/upgraderd/upgraderd/test/dbustest"
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/progress"
 	diskstore "github.com/upgraderd/upgraderd/upgrader/store"
 )
-
-// daemonBus is a real dbus-daemon of its own.
-type daemonBus struct {
-	t       *testing.T
-	dir     string
-	address string
-	cmd     *exec.Cmd
-}
-
-const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig><listen>unix:path=%s</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow send_destination="*"/><allow receive_sender="*"/><allow own="*"/></policy></busconfig>`
-
-func startBus(t *testing.T) *daemonBus {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "bus") // t.TempDir() can be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	b := &daemonBus{t: t, dir: dir, address: "unix:path=" + filepath.Join(dir, "socket")}
-	b.start()
-	t.Cleanup(b.stop)
-	return b
-}
-
-func (b *daemonBus) start() {
-	b.t.Helper()
-	config := filepath.Join(b.dir, "bus.conf")
-	if err := os.WriteFile(config, fmt.Appendf(nil, busConfig, filepath.Join(b.dir, "socket")), 0o644); err != nil {
-		b.t.Fatal(err)
-	}
-	b.cmd = exec.Command("dbus-daemon", "--config-file="+config, "--nofork", "--print-address")
-	out, err := b.cmd.StdoutPipe()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	if err := b.cmd.Start(); err != nil {
-		b.t.Fatal(err)
-	}
-	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		b.t.Fatalf("dbus-daemon does not come up: %v", err)
-	}
-}
-
-func (b *daemonBus) stop() {
-	_ = b.cmd.Process.Kill()
-	_ = b.cmd.Wait()
-	_ = os.Remove(filepath.Join(b.dir, "socket"))
-}
 
 // fakeDaemon has a target app, whose orders lie in a real store.
 type fakeDaemon struct {
@@ -95,9 +43,11 @@ func (d *fakeDaemon) Foresee(context.Context, string) (upgrader.Plan, error) {
 	return upgrader.Plan{}, errors.New("the source is away")
 }
 
-func serve(t *testing.T, b *daemonBus, state string) (*Server, *fakeDaemon, func()) {
+// serve runs a server until stop is called, and returns once its name is taken: who
+// connects before that hears of it as news.
+func serve(t *testing.T, b *dbustest.Bus, state string) (*Server, *fakeDaemon, func()) {
 	t.Helper()
-	s, d := New(Options{Address: b.address, StateDir: state, Version: "upgraderd 1"}), &fakeDaemon{}
+	s, d := New(Options{Address: b.Address, StateDir: state, Version: "upgraderd 1"}), &fakeDaemon{}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -109,12 +59,20 @@ func serve(t *testing.T, b *daemonBus, state string) (*Server, *fakeDaemon, func
 		<-ended
 	})
 	t.Cleanup(stop)
+	conn, err := dbus.Connect(b.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	eventually(t, "the name is taken", func() (taken bool) {
+		return conn.BusObject().Call(busFace+".NameHasOwner", 0, Name).Store(&taken) == nil && taken
+	})
 	return s, d, stop
 }
 
-func dialed(t *testing.T, b *daemonBus) *Client {
+func dialed(t *testing.T, b *dbustest.Bus) *Client {
 	t.Helper()
-	c, err := Dial(t.Context(), b.address)
+	c, err := Dial(t.Context(), b.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +99,7 @@ func follows(t *testing.T, c *Client) {
 }
 
 func TestJobs(t *testing.T) {
-	b, state := startBus(t), t.TempDir()
+	b, state := dbustest.Start(t), t.TempDir()
 	disk, err := diskstore.Open(filepath.Join(state, "app"))
 	if err != nil {
 		t.Fatal(err)
@@ -238,21 +196,28 @@ func TestJobs(t *testing.T) {
 	}
 }
 
-// A signal of somebody else, who sends it to the client alone, is no answer.
-func TestAwaitBelievesTheDaemonAlone(t *testing.T) {
-	b, state := startBus(t), t.TempDir()
+// waitsFor gives a client that ordered an upgrade of app, which is idle.
+func waitsFor(t *testing.T, b *dbustest.Bus, state string) (s *Server, stop func(), c *Client, j Job) {
+	t.Helper()
 	if _, err := diskstore.Open(filepath.Join(state, "app")); err != nil {
 		t.Fatal(err)
 	}
-	s, _, _ := serve(t, b, state)
-	app := upgrader.TargetStatus{Name: "app", State: upgrader.Idle}
-	s.Changed(app)
-	c := dialed(t, b)
+	s, _, stop = serve(t, b, state)
+	s.Changed(upgrader.TargetStatus{Name: "app", State: upgrader.Idle})
+	c = dialed(t, b)
 	follows(t, c)
 	j, err := c.Order(t.Context(), "app", upgrader.Order{Verb: upgrader.OrderUpgrade})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s, stop, c, j
+}
+
+// A signal of somebody else, who sends it to the client alone, is no answer.
+func TestAwaitBelievesTheDaemonAlone(t *testing.T) {
+	b, state := dbustest.Start(t), t.TempDir()
+	s, _, c, j := waitsFor(t, b, state)
+	app := upgrader.TargetStatus{Name: "app", State: upgrader.Idle}
 	waits, end := make(chan struct{}), make(chan upgrader.Answer, 1)
 	go func() {
 		began := sync.OnceFunc(func() { close(waits) })
@@ -282,19 +247,9 @@ func TestAwaitBelievesTheDaemonAlone(t *testing.T) {
 // Whoever waits for an order goes on when the daemon is started again, and learns of
 // an answer that was given meanwhile.
 func TestAwaitOutlivesDaemon(t *testing.T) {
-	b, state := startBus(t), t.TempDir()
-	if _, err := diskstore.Open(filepath.Join(state, "app")); err != nil {
-		t.Fatal(err)
-	}
-	s, _, stop := serve(t, b, state)
+	b, state := dbustest.Start(t), t.TempDir()
+	_, stop, c, j := waitsFor(t, b, state)
 	app := upgrader.TargetStatus{Name: "app", State: upgrader.Idle}
-	s.Changed(app)
-	c := dialed(t, b)
-	follows(t, c)
-	j, err := c.Order(t.Context(), "app", upgrader.Order{Verb: upgrader.OrderUpgrade})
-	if err != nil {
-		t.Fatal(err)
-	}
 	end := make(chan error, 1)
 	go func() {
 		a, err := c.Await(t.Context(), j, func(View) {})
@@ -304,7 +259,7 @@ func TestAwaitOutlivesDaemon(t *testing.T) {
 		end <- err
 	}()
 	stop()
-	s, _, _ = serve(t, b, state)
+	s, _, _ := serve(t, b, state)
 	app.State, app.Order = upgrader.Recovering, &j.Order
 	s.Changed(app)
 	app.State, app.Order, app.Answer = upgrader.Idle, nil, upgrader.Answer{ID: j.Order.ID, Verdict: upgrader.VerdictRefused}
@@ -316,18 +271,18 @@ func TestAwaitOutlivesDaemon(t *testing.T) {
 
 // The bus may go and come; the server takes its name again.
 func TestBusReturns(t *testing.T) {
-	b := startBus(t)
+	b := dbustest.Start(t)
 	s, _, _ := serve(t, b, t.TempDir())
 	s.Changed(upgrader.TargetStatus{Name: "app", State: upgrader.Idle})
 	follows(t, dialed(t, b))
-	b.stop()
+	b.Stop()
 	s.Changed(upgrader.TargetStatus{Name: "app", State: upgrader.Fetching}) // which nobody hears
-	b.start()
+	b.Start()
 	follows(t, dialed(t, b))
 }
 
 func TestMonitor(t *testing.T) {
-	b := startBus(t)
+	b := dbustest.Start(t)
 	s, _, stop := serve(t, b, t.TempDir())
 	app := upgrader.TargetStatus{Name: "app", State: upgrader.Idle, Current: "1.0-000000000000"}
 	s.Changed(app)
@@ -471,7 +426,7 @@ func TestPropertiesAreDescribed(t *testing.T) {
 }
 
 func TestWishes(t *testing.T) {
-	b, state := startBus(t), t.TempDir()
+	b, state := dbustest.Start(t), t.TempDir()
 	if _, err := diskstore.Open(filepath.Join(state, "app")); err != nil {
 		t.Fatal(err)
 	}

@@ -18,12 +18,12 @@
 // can still be worked on; everybody else is refused where polkit does not answer.
 //
 // A job is an order that waits or is carried out, whoever gave it and on which way. It
-// has a number while this daemon runs and the order an ID for ever; [upgrader.Answered]
+// has a number while this daemon runs and the order an ID for ever; [upgrader.Stands]
 // and the property Answer tell its end when the job is gone.
 //
 // There is no file for bus activation: whoever stops the daemon wants no upgrades, and
 // a question of somebody else's must not start it again.
 //
-// What comes from the bus has limits: calls under way, of each client and together;
+// What comes from the bus has limits: calls under way, of each user and together;
 // how long polkit is waited for; orders, of which a target has one at a time.
 package bus

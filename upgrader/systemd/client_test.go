@@ -13,10 +13,12 @@ import (
 
 	"github.com/godbus/dbus/v5"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/upgraderd/upgraderd/test/dbustest"
 )
 
 func TestFacts(t *testing.T) {
-	b := startBus(t)
+	b := dbustest.Start(t)
 	startPID1(t, b)
 	got, err := newClient(t, b).Facts(withTimeout(t), "app.service")
 	if err != nil {
@@ -35,7 +37,7 @@ func TestFacts(t *testing.T) {
 }
 
 func TestUndisturbed(t *testing.T) {
-	b := startBus(t)
+	b := dbustest.Start(t)
 	p := startPID1(t, b)
 	c := newClient(t, b)
 	facts := func() Facts {
@@ -63,8 +65,8 @@ func TestUndisturbed(t *testing.T) {
 	if other.Undisturbed(own, 0) || !facts().Undisturbed(other, 0) {
 		t.Errorf("after a job of another: %+v since %+v", other, own)
 	}
-	b.stop()
-	b.start()
+	b.Stop()
+	b.Start()
 	startPID1(t, b)
 	if f := facts(); f.Undisturbed(other, 0) || (Facts{}).Undisturbed(Facts{}, 0) {
 		t.Errorf("over a broken connection: %+v since %+v", f, other)
@@ -104,7 +106,7 @@ func TestEndedItself(t *testing.T) {
 // A unit that failed between two looks, and runs again, is not mistaken for one
 // that a person restarted.
 func TestFailedSince(t *testing.T) {
-	b := startBus(t)
+	b := dbustest.Start(t)
 	p := startPID1(t, b)
 	c := newClient(t, b)
 	facts := func() Facts {
@@ -130,7 +132,7 @@ func TestFailedSince(t *testing.T) {
 	if !after.FailedSince(before) || after.Failures != 1 || facts().FailedSince(after) {
 		t.Errorf("after a failure: %+v since %+v", after, before)
 	}
-	forger, err := dbus.Connect(b.address, dbus.WithAuth(dbus.AuthExternal(fmt.Sprint(os.Getuid()))))
+	forger, err := dbus.Connect(b.Address, dbus.WithAuth(dbus.AuthExternal(fmt.Sprint(os.Getuid()))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,8 +144,8 @@ func TestFailedSince(t *testing.T) {
 	if f := facts(); f.FailedSince(after) {
 		t.Error("somebody else's word counts")
 	}
-	b.stop()
-	b.start()
+	b.Stop()
+	b.Start()
 	startPID1(t, b)
 	if f := facts(); f.FailedSince(before) || (Facts{Failures: 1}).FailedSince(Facts{}) {
 		t.Errorf("over a broken connection: %+v since %+v", f, before)
@@ -151,7 +153,7 @@ func TestFailedSince(t *testing.T) {
 }
 
 func TestFactsOfWhatIsNoService(t *testing.T) {
-	b := startBus(t)
+	b := dbustest.Start(t)
 	p := startPID1(t, b)
 	p.script(func(p *pid1) { p.props[svcFace] = nil })
 	got, err := newClient(t, b).Facts(withTimeout(t), "app.socket")
@@ -192,7 +194,7 @@ func TestJobs(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			b := startBus(t)
+			b := dbustest.Start(t)
 			p := startPID1(t, b)
 			p.script(tt.script)
 			got, err := newClient(t, b).Reload(withTimeout(t), "app.service")
@@ -210,7 +212,7 @@ func TestJobs(t *testing.T) {
 }
 
 func TestVerbs(t *testing.T) {
-	b := startBus(t)
+	b := dbustest.Start(t)
 	p := startPID1(t, b)
 	c := newClient(t, b)
 	ctx := withTimeout(t)
@@ -228,9 +230,9 @@ func TestVerbs(t *testing.T) {
 
 // A signal that somebody else sends must not end a wait.
 func TestForgedJobRemovedIsIgnored(t *testing.T) {
-	b := startBus(t)
+	b := dbustest.Start(t)
 	p := startPID1(t, b)
-	forger, err := dbus.Connect(b.address)
+	forger, err := dbus.Connect(b.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +265,7 @@ func TestForgedJobRemovedIsIgnored(t *testing.T) {
 
 // The bus dies during a job and comes back without it.
 func TestBusDiesInAJob(t *testing.T) {
-	b := startBus(t)
+	b := dbustest.Start(t)
 	p := startPID1(t, b)
 	p.script(func(p *pid1) {
 		p.answer = func(string, uint32) (func(), *dbus.Error) { return nil, nil } // never ends
@@ -282,9 +284,9 @@ func TestBusDiesInAJob(t *testing.T) {
 	for !strings.Contains(p.seen(), "reload") {
 		time.Sleep(time.Millisecond)
 	}
-	b.stop()
+	b.Stop()
 	time.Sleep(150 * time.Millisecond)
-	b.start()
+	b.Start()
 	startPID1(t, b)
 	if got := <-ended; got.r != ResultUnknown || got.err != nil {
 		t.Errorf("got %q, %v; want %q", got.r, got.err, ResultUnknown)
@@ -292,7 +294,7 @@ func TestBusDiesInAJob(t *testing.T) {
 }
 
 func TestWaitEndsWithItsContext(t *testing.T) {
-	b := startBus(t)
+	b := dbustest.Start(t)
 	p := startPID1(t, b)
 	p.script(func(p *pid1) {
 		p.answer = func(string, uint32) (func(), *dbus.Error) { return nil, nil }
@@ -306,8 +308,8 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 }
 
 func TestFrozenBus(t *testing.T) {
-	b := startBus(t)
-	if err := b.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	b := dbustest.Start(t)
+	if err := b.Cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -334,7 +336,7 @@ func TestNoBus(t *testing.T) {
 
 // systemd executes itself anew: another unique name, nobody subscribed.
 func TestReexec(t *testing.T) {
-	b := startBus(t)
+	b := dbustest.Start(t)
 	first := startPID1(t, b)
 	c := newClient(t, b)
 	if _, err := c.Facts(withTimeout(t), "app.service"); err != nil {
@@ -358,7 +360,7 @@ func TestReexec(t *testing.T) {
 
 // systemd goes while it is asked: the bus answers for it, that nobody will.
 func TestReexecWhileAsked(t *testing.T) {
-	b := startBus(t)
+	b := dbustest.Start(t)
 	first := startPID1(t, b)
 	first.mu.Lock()
 	first.asked = func() { first.conn.Close() }
@@ -380,7 +382,7 @@ func TestReexecWhileAsked(t *testing.T) {
 }
 
 func TestNothingIsLeft(t *testing.T) {
-	b := startBus(t)
+	b := dbustest.Start(t)
 	startPID1(t, b)
 	count := func() (goroutines, fds int) {
 		runtime.GC()
@@ -392,7 +394,7 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 	g0, f0 := count()
 	for range 10 {
-		c := New(Options{Address: b.address})
+		c := New(Options{Address: b.Address})
 		if _, err := c.Reload(withTimeout(t), "app.service"); err != nil {
 			t.Fatal(err)
 		}

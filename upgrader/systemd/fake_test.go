@@ -1,71 +1,18 @@
 package systemd
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/upgraderd/upgraderd/test/dbustest"
 )
-
-// bus is a real dbus-daemon of its own, on a socket in a temporary directory.
-type bus struct {
-	t       *testing.T
-	dir     string
-	address string
-	cmd     *exec.Cmd
-}
-
-const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig><listen>unix:path=%s</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow send_destination="*"/><allow receive_sender="*"/><allow own="*"/></policy></busconfig>`
-
-func startBus(t *testing.T) *bus {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "bus") // t.TempDir() can be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	b := &bus{t: t, dir: dir, address: "unix:path=" + filepath.Join(dir, "socket")}
-	b.start()
-	t.Cleanup(b.stop)
-	return b
-}
-
-func (b *bus) start() {
-	b.t.Helper()
-	config := filepath.Join(b.dir, "bus.conf")
-	if err := os.WriteFile(config, fmt.Appendf(nil, busConfig, filepath.Join(b.dir, "socket")), 0o644); err != nil {
-		b.t.Fatal(err)
-	}
-	b.cmd = exec.Command("dbus-daemon", "--config-file="+config, "--nofork", "--print-address")
-	out, err := b.cmd.StdoutPipe()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	if err := b.cmd.Start(); err != nil {
-		b.t.Fatal(err)
-	}
-	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		b.t.Fatalf("dbus-daemon does not come up: %v", err)
-	}
-}
-
-func (b *bus) stop() {
-	_ = b.cmd.Process.Signal(syscall.SIGCONT)
-	_ = b.cmd.Process.Kill()
-	_ = b.cmd.Wait()
-	_ = os.Remove(filepath.Join(b.dir, "socket"))
-}
 
 // pid1 is the part of org.freedesktop.systemd1 that we use, on a real bus.
 type pid1 struct {
@@ -84,9 +31,9 @@ type pid1 struct {
 	result string
 }
 
-func startPID1(t *testing.T, b *bus) *pid1 {
+func startPID1(t *testing.T, b *dbustest.Bus) *pid1 {
 	t.Helper()
-	conn, err := dbus.Connect(b.address, dbus.WithAuth(dbus.AuthExternal(fmt.Sprint(os.Getuid()))))
+	conn, err := dbus.Connect(b.Address, dbus.WithAuth(dbus.AuthExternal(fmt.Sprint(os.Getuid()))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,9 +217,9 @@ func emitChange(t *testing.T, conn *dbus.Conn, activeState string, job uint32) {
 	}
 }
 
-func newClient(t *testing.T, b *bus) *Client {
+func newClient(t *testing.T, b *dbustest.Bus) *Client {
 	t.Helper()
-	c := New(Options{Address: b.address})
+	c := New(Options{Address: b.Address})
 	t.Cleanup(func() { c.Close() })
 	return c
 }
