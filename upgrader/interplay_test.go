@@ -3,8 +3,6 @@ package upgrader
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -29,10 +27,8 @@ func TestReloadRefusedBySupervisor(t *testing.T) {
 		w.unit.set(func() { // the unit's supervisor names its program
 			w.unit.facts.StatusText = statusline.Format(statusline.Status{Release: "9.0-aaaaaaaaaaaa", PID: 101, Generation: 1})
 		})
-		busy := atomic.Bool{}
-		busy.Store(true)
 		w.unit.hook = func(verb string) (systemd.Result, error, bool) {
-			if strings.HasPrefix(verb, "reload") && busy.Load() {
+			if strings.HasPrefix(verb, "reload") {
 				w.unit.set(func() {
 					st, _ := statusline.Parse(w.unit.facts.StatusText)
 					st.Note = statusline.Refused + "8 old workers still drain, and --max-draining= allows no more"
@@ -139,61 +135,34 @@ func TestHeldOrderIsAnsweredOnce(t *testing.T) {
 func TestUnitStaysLockedOverAStart(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		w.unit.plain()
-		w.unit.facts.CanReload = true
 		w.unit.facts.TimeoutStart = 10 * time.Minute
 		w.running("1.0")
-		settings := *w.target
-		settings.Name, settings.Source.Target, settings.Config = "settings", "settings", "app.conf"
-		settings.Source.Path = filepath.Join(w.dir, "settings")
-		must(t, os.Mkdir(settings.Source.Path, 0o755))
-		var cancel context.CancelFunc
-		ended := make(chan error)
-		start := func() {
-			d, err := New(Options{StateDir: w.state, Targets: []*Target{w.target, &settings}, Systemd: w.unit, Log: w.log})
-			must(t, err)
-			d.newest = w.source
-			w.daemon = d
-			var ctx context.Context
-			ctx, cancel = context.WithCancel(t.Context())
-			go func() { ended <- d.Run(ctx) }()
-		}
-		slow := true
+		publish, both := w.withSettings()
 		w.unit.during = func(verb string) {
-			if strings.HasPrefix(verb, "restart") && slow {
+			if strings.HasPrefix(verb, "restart") {
 				w.unit.set(func() { w.unit.facts.ActiveState, w.unit.facts.SubState, w.unit.facts.Job = "activating", "start", 9 })
 			}
 		}
-		start()
+		w.start()
 		synctest.Wait()
 		w.publish("1.1", "")
 		w.eventually("swapping", func(st TargetStatus) bool { return st.State == Swapping && w.unit.count("restart") > 0 })
 		time.Sleep(2 * time.Second)
-		cancel()
-		<-ended
-		must(t, os.WriteFile(filepath.Join(settings.Source.Path, "app_7.sh"), []byte("a setting"), 0o644))
-		start()
+		w.kill()
+		publish()
+		w.start()
 		time.Sleep(time.Minute)
-		all := ReadStatus(w.state, []*Target{w.target, &settings})
-		if all[1].State == Swapping && !strings.Contains(w.out.String(), "waits for its turn") {
-			t.Errorf("program %s, settings %s: the settings have the unit while the program's swap is not over", all[0].State, all[1].State)
+		program, settings := both()
+		if settings.State == Swapping && !strings.Contains(w.out.String(), "waits for its turn") {
+			t.Errorf("program %s, settings %s: the settings have the unit while the program's swap is not over", program.State, settings.State)
 		}
 		w.unit.set(func() { w.unit.facts.ActiveState, w.unit.facts.SubState, w.unit.facts.Job = "active", "running", 0 })
 		for range 400 {
 			time.Sleep(100 * time.Millisecond)
-			all = ReadStatus(w.state, []*Target{w.target, &settings})
-			if all[0].State == Confirming && all[1].State == Confirming {
-				t.Error("both are on trial at once")
-				w.unit.set(func() { w.unit.facts.NRestarts = 0; w.unit.end("failed", "failed", "exit-code") }) // the program turns bad
-				break
+			if program, settings := both(); program.State == Confirming && settings.State == Confirming {
+				t.Fatal("both are on trial at once")
 			}
 		}
-		time.Sleep(5 * time.Minute)
-		all = ReadStatus(w.state, []*Target{w.target, &settings})
-		for _, st := range all {
-			t.Logf("%s: state %s current %s last %+v known bad %+v", st.Name, st.State, st.Current, st.Last, st.KnownBad)
-		}
-		cancel()
-		<-ended
 	})
 }
 
@@ -204,41 +173,23 @@ func TestTrialStaysAloneOverAStart(t *testing.T) {
 	for range 8 {
 		in(t, func(t *testing.T, w *world) {
 			w.running("1.0")
-			settings := *w.target
-			settings.Name, settings.Source.Target, settings.Config = "settings", "settings", "app.conf"
-			settings.Source.Path = filepath.Join(w.dir, "settings")
-			must(t, os.Mkdir(settings.Source.Path, 0o755))
-			w.unit.set(func() { w.unit.facts.CanReload = true })
-			var cancel context.CancelFunc
-			ended := make(chan error)
-			start := func() {
-				d, err := New(Options{StateDir: w.state, Targets: []*Target{w.target, &settings}, Systemd: w.unit, Log: w.log})
-				must(t, err)
-				d.newest = w.source
-				w.daemon = d
-				var ctx context.Context
-				ctx, cancel = context.WithCancel(t.Context())
-				go func() { ended <- d.Run(ctx) }()
-			}
-			start()
+			publish, both := w.withSettings()
+			w.start()
 			synctest.Wait()
 			w.publish("1.1", "")
 			w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
-			must(t, os.WriteFile(filepath.Join(settings.Source.Path, "app_7.sh"), []byte("a setting"), 0o644))
-			w2 := func() TargetStatus { return ReadStatus(w.state, []*Target{&settings})[0] }
-			for w2().State != Swapping {
+			publish()
+			for _, settings := both(); settings.State != Swapping; _, settings = both() {
 				time.Sleep(100 * time.Millisecond)
 			}
 			time.Sleep(time.Second)
-			cancel()
-			<-ended
-			start()
+			w.kill()
+			w.start()
 			time.Sleep(2 * time.Second)
 			if strings.Contains(w.out.String(), "from nothing to 7 by reload") {
 				ahead++
 			}
-			cancel()
-			<-ended
+			w.kill()
 		})
 	}
 	if ahead > 0 {

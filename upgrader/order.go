@@ -138,20 +138,6 @@ func (o Order) place(s *store.Store) error {
 	return s.PlaceOrder(o)
 }
 
-// Answered reads the answer to an order, and reports whether there is one yet.
-func Answered(stateDir, target, id string) (Answer, bool, error) {
-	s, err := store.View(filepath.Join(stateDir, target))
-	if err != nil {
-		return Answer{}, false, err
-	}
-	var r record
-	if _, err := s.LoadRecord(&r); err != nil {
-		return Answer{}, false, err
-	}
-	a, ok := r.answerTo(id)
-	return a, ok, nil
-}
-
 // WantedUndone is the reason of a release that an order undid while it was on
 // trial.
 const WantedUndone = "the operator wants it undone"

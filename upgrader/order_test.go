@@ -30,7 +30,7 @@ func (w *world) order(o Order) (id string) {
 func (w *world) answered(id string, want Verdict) Answer {
 	w.t.Helper()
 	for deadline := time.Now().Add(20 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		a, ok, err := Answered(w.state, "app", id)
+		a, ok, _, err := Stands(w.state, "app", id)
 		if err != nil {
 			w.t.Fatal(err)
 		}

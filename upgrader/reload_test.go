@@ -3,7 +3,6 @@ package upgrader
 import (
 	"archive/tar"
 	"bytes"
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +18,32 @@ func (w *world) configured() {
 	w.unit.plain()
 	w.unit.facts.CanReload = true
 	w.target.Config = "app.conf"
+}
+
+// withSettings has the unit get its configuration by a target of its own, settings.
+// publish gives that a release, and both reads how it and the program are.
+func (w *world) withSettings() (publish func(), both func() (program, settings TargetStatus)) {
+	w.t.Helper()
+	settings := *w.target
+	settings.Name, settings.Source.Target, settings.Config = "settings", "settings", "app.conf"
+	settings.Source.Path = filepath.Join(w.dir, "settings")
+	must(w.t, os.Mkdir(settings.Source.Path, 0o755))
+	w.unit.set(func() { w.unit.facts.CanReload = true })
+	w.others = append(w.others, &settings)
+	publish = func() {
+		w.t.Helper()
+		must(w.t, os.WriteFile(filepath.Join(settings.Source.Path, "app_7.sh"), []byte("a setting"), 0o644))
+	}
+	read := func(t *Target) TargetStatus { return ReadStatus(w.state, []*Target{t})[0] }
+	both = func() (program, of TargetStatus) {
+		for { // until they are of one moment
+			of, program = read(&settings), read(w.target)
+			if read(&settings).State == of.State {
+				return program, of
+			}
+		}
+	}
+	return publish, both
 }
 
 func TestReload(t *testing.T) {
@@ -140,35 +165,14 @@ func TestConfigMissing(t *testing.T) {
 func TestProgramAndConfig(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {
 		program := w.running("1.0")
-		settings := *w.target
-		settings.Name, settings.Source.Target, settings.Config = "settings", "settings", "app.conf"
-		settings.Source.Path = filepath.Join(w.dir, "settings")
-		must(t, os.Mkdir(settings.Source.Path, 0o755))
-		w.unit.set(func() { w.unit.facts.CanReload = true })
-		d, err := New(Options{StateDir: w.state, Targets: []*Target{w.target, &settings}, Systemd: w.unit, Log: w.log})
-		must(t, err)
-		d.newest = w.source
-		w.daemon = d
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() { ended <- d.Run(ctx) }()
-		defer func() {
-			cancel()
-			<-ended
-		}()
+		publish, both := w.withSettings()
+		w.start()
 		synctest.Wait()
 
 		w.publish("1.1", "")
-		must(t, os.WriteFile(filepath.Join(settings.Source.Path, "app_7.sh"), []byte("a setting"), 0o644))
-		both := func() (p, c TargetStatus) {
-			all := ReadStatus(w.state, []*Target{w.target, &settings})
-			return all[0], all[1]
-		}
+		publish()
 		for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 			p, c := both()
-			if c.State == Confirming {
-				p, _ = both() // which may have been read before the turn passed on
-			}
 			if p.State == Confirming && c.State == Confirming {
 				t.Fatal("both are on trial at once")
 			}
@@ -179,7 +183,7 @@ func TestProgramAndConfig(t *testing.T) {
 				t.Fatalf("got %+v and %+v, want both to be good", p, c)
 			}
 		}
-		if err := d.Reload(t.Context(), []*Target{w.target, {Name: "other", Unit: w.target.Unit}}); err == nil {
+		if err := w.daemon.Reload(t.Context(), []*Target{w.target, {Name: "other", Unit: w.target.Unit}}); err == nil {
 			t.Error("two programs of one unit were taken")
 		}
 	})

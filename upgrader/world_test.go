@@ -34,6 +34,7 @@ type world struct {
 	dir    string // the source
 	state  string // the StateDir
 	target *Target
+	others []*Target // which the daemon follows beside it
 	unit   *fakeUnit
 	out    *lockedBuffer
 	log    *slog.Logger
@@ -191,7 +192,7 @@ func (w *world) start() {
 	if w.systemd != nil {
 		sd = w.systemd
 	}
-	d, err := New(Options{StateDir: w.state, Targets: []*Target{w.target}, Systemd: sd, Log: w.log, Notify: w.notify})
+	d, err := New(Options{StateDir: w.state, Targets: append([]*Target{w.target}, w.others...), Systemd: sd, Log: w.log, Notify: w.notify})
 	if err != nil {
 		w.t.Fatal(err)
 	}
