@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,28 +71,29 @@ func TestKeep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		news := make(chan struct{}, 1)
-		h := Host{Version: "1"}
+		var version atomic.Value // a timer that wakes Keep orders no write before its read
+		version.Store("1")
 		var errs []error
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			Keep(ctx, file, news, func() Host { return h }, func(err error) { errs = append(errs, err) })
+			Keep(ctx, file, news, func() Host { return Host{Version: version.Load().(string)} }, func(err error) { errs = append(errs, err) })
 		}()
-		holds := func(version string) {
+		holds := func(want string) {
 			t.Helper()
 			synctest.Wait()
 			data, err := os.ReadFile(file)
-			if err != nil || !strings.Contains(string(data), `{version="`+version+`"`) {
-				t.Errorf("want version %s, got %v %q", version, err, data)
+			if err != nil || !strings.Contains(string(data), `{version="`+want+`"`) {
+				t.Errorf("want version %s, got %v %q", want, err, data)
 			}
 		}
 		holds("1")
-		h.Version = "2"
+		version.Store("2")
 		news <- struct{}{}
 		holds("1") // it was written a moment ago
 		time.Sleep(textfileRest)
 		holds("2")
-		h.Version = "3"
+		version.Store("3")
 		time.Sleep(textfileEvery)
 		holds("3")
 		if err := errors.Join(errs...); err != nil {
