@@ -147,6 +147,7 @@ func BenchmarkCheckUnchanged(b *testing.B) {
 			}
 			defer f.Close()
 			check := func(unchanged bool) {
+				f.Close() // minutes lie between two looks, and no connection lasts so long
 				listing, err := f.Check(b.Context())
 				if err != nil || listing.Unchanged != unchanged || len(listing.Candidates) != 1 {
 					b.Fatalf("got %+v, %v", listing, err)

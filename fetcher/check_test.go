@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -195,6 +196,34 @@ func TestCheckAsksOnlyForChanges(t *testing.T) {
 	s.put(signatureName, minisign.Sign(stranger, s.manifest()))
 	_, err := f.Check(context.Background())
 	wantCode(t, err, fault.SigKey)
+}
+
+// TestOneConnection has a look and the fetch after it ask a server by one connection.
+func TestOneConnection(t *testing.T) {
+	s := newShop(t)
+	s.release("app_1.bin", []byte("one"))
+	server := s.serve()
+	var mu sync.Mutex
+	clients := map[string]int{}
+	server.before(func(_ http.ResponseWriter, r *http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		clients[r.RemoteAddr]++
+		return false
+	})
+	o := s.options()
+	o.Path = server.URL
+	f := mustNew(t, o)
+	v, err := f.Fetch(t.Context(), newest(t, f), t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.Close()
+	mu.Lock()
+	defer mu.Unlock()
+	if len(clients) != 1 {
+		t.Errorf("list, signature and artifact came by %d connections, want 1: %v", len(clients), clients)
+	}
 }
 
 func TestCheckOrder(t *testing.T) {

@@ -76,6 +76,9 @@ func follow(ctx context.Context, at scope, handler *journal.Handler, level *slog
 		return withStatus(exitUsage, errors.New("--metrics-textfile= is of the system's upgraderd alone"))
 	}
 	log := slog.New(handler)
+	// What a library prints by package log is for who debugs, and no line of ours.
+	slog.SetLogLoggerLevel(slog.LevelDebug)
+	slog.SetDefault(log)
 	if err := at.MakeState(); err != nil {
 		return err
 	}

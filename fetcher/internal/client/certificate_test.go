@@ -121,6 +121,7 @@ func TestCertificate(t *testing.T) {
 		want := func(name string) {
 			t.Helper()
 			for range 2 {
+				s.Close() // the next look, with a connection of its own
 				raw, _, err := s.Read(context.Background(), "file", 10, "")
 				if err != nil || string(raw) != name {
 					t.Errorf("server saw %q, %v; want %q", raw, err, name)
@@ -129,6 +130,7 @@ func TestCertificate(t *testing.T) {
 		}
 		refused := func(code fault.Code, says string) {
 			t.Helper()
+			s.Close()
 			_, _, err := s.Read(context.Background(), "file", 10, "")
 			if fault.CodeOf(err) != code || !strings.Contains(err.Error(), says) {
 				t.Errorf("got %v, want %s that says %q", err, code, says)

@@ -28,6 +28,9 @@ const (
 	readTimeout  = 2 * time.Minute
 	headerMax    = 64 << 10
 	redirectsMax = 5
+	// idleTimeout is how long a connection waits for the next file of one look:
+	// the signature after the list, the artifact after both.
+	idleTimeout = time.Second
 )
 
 // Options say how to speak to a server. The zero value of a field means the
@@ -111,7 +114,7 @@ func New(host string, o Options) (*Client, error) {
 	}}}, nil
 }
 
-// transport makes connections that last for one request.
+// transport makes one connection to each host, which lasts for one look.
 func transport(o Options, bounds *inner, config *tls.Config) *http.Transport {
 	// One transfer at a time needs no multiplexing, and HTTP/1.1 has less to
 	// attack: no GOAWAY, no header flood in frames.
@@ -130,15 +133,15 @@ func transport(o Options, bounds *inner, config *tls.Config) *http.Transport {
 		TLSHandshakeTimeout:    connectTimeout,
 		MaxResponseHeaderBytes: headerMax,
 		DisableCompression:     true,
-		// Minutes lie between two looks, so a connection is not kept: no
-		// descriptor waits for the next one, and nothing that a server
-		// sends unasked is read. Session tickets make the next short.
-		DisableKeepAlives: true,
+		// Minutes lie between two looks, so a connection is not kept for the
+		// next one: no descriptor waits meanwhile, and session tickets make
+		// its handshake short.
+		MaxIdleConnsPerHost: 1,
+		IdleConnTimeout:     idleTimeout,
 	}
 }
 
-// Close frees connections that were made but, since their request was given up,
-// not used.
+// Close frees the connection that waits for another request.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Request is one file of a server.
