@@ -325,3 +325,43 @@ func TestReplacedOrderEnds(t *testing.T) {
 		}
 	})
 }
+
+// cutBad ends the daemon between the entry that a release is known bad and the record
+// that says so.
+type cutBad struct {
+	*store.Store
+	w *world
+}
+
+func (d cutBad) MarkBad(g store.Digest, bad store.Bad) error {
+	defer d.w.cancel()
+	return d.Store.MarkBad(g, bad)
+}
+
+func (d cutBad) SaveRecord(v any) error {
+	if left, err := d.KnownBad(); err != nil || len(left) > 0 {
+		return errKilled
+	}
+	return d.Store.SaveRecord(v)
+}
+
+// A release that is known bad by the time that a daemon finds its swap unfinished is not
+// tried once more.
+func TestKnownBadIsNotSwappedAgain(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		old := w.running("1.0")
+		w.unit.behave["1.1"] = neverReady
+		w.wrap = func(s *store.Store) disk { return cutBad{s, w} }
+		w.start()
+		w.publish("1.1", "")
+		time.Sleep(5 * time.Minute)
+		w.kill()
+		w.wrap = nil
+		w.start()
+		st := w.settles(old, VerdictRefused)
+		if n := w.unit.count("reload"); n != 1 || len(st.KnownBad) != 1 {
+			t.Errorf("handed over %d times, known bad %+v", n, st.KnownBad)
+		}
+		w.oracle()
+	})
+}

@@ -208,6 +208,17 @@ func (m *machine) swapAgain(ctx context.Context, to store.Release) (Event, error
 		m.conclude(VerdictInconclusive, fmt.Sprintf("release %s is gone", to))
 		return NothingPending, nil
 	}
+	if digest, err := m.record.digest(); err == nil {
+		// It had its verdict, which did not come into the record any more.
+		switch bad, isBad, err := m.bad(ctx, digest); {
+		case err != nil:
+			return StepFailed, err
+		case isBad:
+			m.resumed = true
+			_, err := m.refuse(ctx, bad.Reason)
+			return NothingPending, err
+		}
+	}
 	if m.guard != nil {
 		m.resume(ctx, "reverted, the daemon was gone")
 		m.conclude(VerdictInconclusive, "the daemon was gone in the middle of the swap")
