@@ -45,17 +45,19 @@ func (m *machine) look(ctx context.Context) (Event, error) {
 	if err != nil {
 		return LookFailed, err
 	}
-	if err := m.heed(ctx); err != nil { // nobody knows what is forbidden
+	unread := m.heed(ctx) // if so, nobody knows what is forbidden
+	event, err := Event(""), unread
+	if unread == nil || m.wayBack(ctx) {
+		if event, err = m.obey(ctx, current, has); event == "" && err == nil {
+			err = unread
+		}
+	}
+	if err != nil {
 		m.trouble(ctx, journal.StepFailed, err)
 		m.retryAfter(m.pause.next(0))
 		return LookFailed, err
 	}
-	switch event, err := m.obey(ctx, current, has); {
-	case err != nil:
-		m.trouble(ctx, journal.StepFailed, err)
-		m.retryAfter(m.pause.next(0))
-		return LookFailed, err
-	case event != "":
+	if event != "" {
 		return event, nil
 	}
 	m.inspect(ctx)
@@ -451,7 +453,7 @@ func (m *machine) hold(ctx context.Context) (Event, error) {
 		return NothingNew, err
 	}
 	switch goes, err := m.mayGoOn(ctx); {
-	case err != nil:
+	case err != nil && !m.wayBack(ctx):
 		return LookFailed, err
 	case goes:
 		return SwapAllowed, nil
@@ -470,6 +472,7 @@ func (m *machine) hold(ctx context.Context) (Event, error) {
 		}
 		m.wanted = &o
 	case ok && m.target.Swap != SwapNone: // back, which nothing forbids
+		m.lookNow = true
 		return OperatorActed, nil
 	case ok:
 		m.record.Order = nil

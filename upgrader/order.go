@@ -315,6 +315,13 @@ func (m *machine) toSwap(ctx context.Context) (Order, bool, error) {
 	return Order{}, false, nil
 }
 
+// wayBack tells of an order to roll back, which goes through where nobody can read what
+// is forbidden: of what was known last a skip alone stands in its way.
+func (m *machine) wayBack(ctx context.Context) bool {
+	o, ok, err := m.order(ctx)
+	return err == nil && ok && o.Verb == OrderRollback
+}
+
 // earlier is the release on disk that a rollback leads to: that of the version
 // named; or the one before this; or the newest that is older.
 func (m *machine) earlier(o Order, current store.Release) (store.Release, bool, error) {

@@ -517,3 +517,44 @@ func TestWindows(t *testing.T) {
 		w.oracle()
 	})
 }
+
+// What nobody can read forbids no way back.
+func TestRollbackDespiteUnreadableWishes(t *testing.T) {
+	spoil := func(w *world) {
+		must(w.t, os.WriteFile(filepath.Join(w.unit.root, "wishes.json"), []byte("{"), 0o600))
+	}
+	t.Run("idle", func(t *testing.T) {
+		in(t, func(t *testing.T, w *world) {
+			old, _ := upgraded(w)
+			spoil(w)
+			w.answered(w.order(Order{Verb: OrderRollback, Version: "9.9"}), VerdictRefused)
+			w.answered(w.order(Order{Verb: OrderRollback}), VerdictGood)
+			if got := w.unit.serving(); got != old {
+				t.Errorf("serves %s, want %s", got, old)
+			}
+			w.publish("3.0", "")
+			time.Sleep(time.Hour)
+			if got := w.unit.serving(); got != old {
+				t.Errorf("%s came, and nobody knows whether it is forbidden", got)
+			}
+		})
+	})
+	t.Run("held", func(t *testing.T) {
+		in(t, func(t *testing.T, w *world) {
+			old, _ := upgraded(w)
+			w.edit(func(t *Target) {
+				t.Swap = SwapNone
+				t.Source.PollInterval = 24 * time.Hour
+			})
+			w.publish("3.0", "")
+			w.edit(func(*Target) {})
+			w.eventually("held", func(st TargetStatus) bool { return st.State == Held })
+			spoil(w)
+			w.edit(func(t *Target) { t.Swap = SwapAuto })
+			w.answered(w.order(Order{Verb: OrderRollback}), VerdictGood)
+			if got := w.unit.serving(); got != old {
+				t.Errorf("serves %s, want %s", got, old)
+			}
+		})
+	})
+}
