@@ -101,6 +101,17 @@ func TestCurrentPair(t *testing.T) {
 		if again := holds(pair("2.0", "a"), "a"); again != first {
 			t.Errorf("back to %s, want %s as before", again, first)
 		}
+		for _, rots := range []string{"bin/app", configName} {
+			file := filepath.Join(w.state, "app/releases", first, rots)
+			must(t, os.Chmod(file, 0o644))
+			must(t, os.WriteFile(file, []byte("rot"), 0))
+			w.edit(func(*Target) {})
+			if !w.damaged(first) {
+				t.Fatalf("nobody notices that %s rotted", rots)
+			}
+			w.eventually(rots+" is whole again", func(TargetStatus) bool { return !w.damaged(first) })
+			holds(two, "a")
+		}
 		w.answered(w.order(Order{Verb: OrderRollback}), VerdictGood)
 		holds("1.0+app_b.conf", "b")
 		pair("2.0", "c")
