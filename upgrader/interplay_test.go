@@ -365,3 +365,66 @@ func TestKnownBadIsNotSwappedAgain(t *testing.T) {
 		w.oracle()
 	})
 }
+
+// busy has the unit be under a supervisor, and has that refuse every reload from the
+// nth on, while old workers drain for so long.
+func (w *world) busy(nth int, drain time.Duration) {
+	n := 0
+	w.unit.hook = func(verb string) (systemd.Result, error, bool) {
+		if !strings.HasPrefix(verb, "reload") {
+			return "", nil, false
+		}
+		if n++; n == nth {
+			time.AfterFunc(drain, func() {
+				nth = 1 << 30
+				w.unit.set(func() {
+					st, _ := statusline.Parse(w.unit.facts.StatusText)
+					st.Draining, st.Note = 0, ""
+					w.unit.facts.StatusText = statusline.Format(st)
+				})
+			})
+		}
+		if n < nth {
+			return "", nil, false
+		}
+		w.unit.set(func() {
+			st, _ := statusline.Parse(w.unit.facts.StatusText)
+			st.Draining, st.Note = 8, statusline.Refused+"8 old workers still drain, and --max-draining= allows no more"
+			w.unit.facts.StatusText = statusline.Format(st)
+		})
+		return systemd.ResultFailed, nil, true
+	}
+}
+
+// A way back that meets a supervisor which has no room waits for it.
+func TestRollbackWaitsForSupervisor(t *testing.T) {
+	for name, configure := range map[string]func(*world){
+		"program": func(*world) {},
+		"configuration": func(w *world) {
+			w.unit.facts.CanReload = true
+			w.target.Config = "app.conf"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(t *testing.T, w *world) {
+				configure(w)
+				old := w.running("1.0")
+				fail := w.probedBy()
+				w.busy(2, 10*time.Minute)
+				w.start()
+				w.publish("1.1", "")
+				w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+				fail()
+				w.settles(old, VerdictRolledBack)
+				if n := w.unit.count("restart"); n > 0 || w.unit.serving() != old {
+					t.Errorf("restarted %d times, serves %s; want %s without a restart", n, w.unit.serving(), old)
+				}
+				if n := w.unit.count("reload"); n > 15 {
+					t.Errorf("asked %d times", n)
+				}
+				w.saysTimes(0, "ROLLBACK FAILED")
+				w.oracle()
+			})
+		})
+	}
+}

@@ -86,5 +86,8 @@ func (m *machine) reloadBack(ctx context.Context, before systemd.Facts) (event E
 	case err != nil:
 		return "", false, err
 	}
+	if why, ok := supervisorRefused(before, f); ok && f.Running() && vain(result) {
+		return "", false, &busyError{why}
+	}
 	return RolledBack, f.Running() && result == systemd.ResultDone, nil
 }

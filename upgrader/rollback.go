@@ -75,6 +75,10 @@ func (m *machine) withdraw(ctx context.Context, began time.Time) (Event, error) 
 // moved moves the unit to release back, which current names, and ends the attempt.
 func (m *machine) moved(ctx context.Context, began time.Time, back store.Release) (Event, error) {
 	event, err := m.moveBack(ctx, back)
+	for busy := (*busyError)(nil); errors.As(err, &busy) && ctx.Err() == nil; event, err = m.moveBack(ctx, back) {
+		m.trouble(ctx, journal.StepFailed, err)
+		m.awaitRoom(ctx)
+	}
 	var stuck *stuckError
 	switch {
 	case ctx.Err() != nil:
@@ -102,6 +106,38 @@ type stuckError struct{ what string }
 func (e *stuckError) Error() string { return e.what }
 
 func stuck(format string, args ...any) error { return &stuckError{fmt.Sprintf(format, args...)} }
+
+// busyError is a supervisor that could not, whatever the release. What serves goes on
+// until it can: a restart would cut what drains.
+type busyError struct{ why string }
+
+func (e *busyError) Error() string { return "the way back waits: " + e.why }
+
+// roomGlance is how soon a supervisor is asked again that tells of no change.
+const roomGlance = time.Minute
+
+// awaitRoom waits until a supervisor says that less is under way, or until it is time
+// to ask again.
+func (m *machine) awaitRoom(ctx context.Context) {
+	const unknown = 1 << 30
+	load := func(f systemd.Facts) int {
+		st, ok := serving(f)
+		switch {
+		case !ok || !f.Running():
+			return -1 // nobody is to be waited for
+		case st.Starting != "":
+			return unknown
+		}
+		return st.Draining
+	}
+	f, err := m.facts(ctx)
+	before := load(f)
+	if err != nil || before < 0 {
+		_ = sleep(ctx, glance)
+		return
+	}
+	_, _ = m.settle(ctx, roomGlance, func(f systemd.Facts) bool { return load(f) < before })
+}
 
 // goal is the release to return to. The record knows it too, for the case
 // that the link went before the unit came back.
@@ -211,6 +247,9 @@ func (m *machine) handBack(ctx context.Context, before systemd.Facts, back store
 	}
 	if err := usable(m.target.Unit, f); err != nil {
 		return "", err // of such a unit systemd takes no notifications: who serves nobody can say
+	}
+	if why, ok := supervisorRefused(before, f); ok && vain(result) {
+		return "", &busyError{why}
 	}
 	st, _ := serving(f)
 	return "", stuck("hand %s back to release %s: job is %q and %q serves", m.target.Unit, back, result, st.Release)
