@@ -289,6 +289,8 @@ func scenarios() []scenario {
 		{name: "restart, crash in the window", set: plain, during: crashing, end: isBad},
 		{name: "reload", brief: true, set: configured, end: isGood},
 		{name: "reload fails", brief: true, set: both(configured, refuses), end: isBad},
+		{name: "reload, ends in it", brief: true, set: both(configured, leaves), end: isBad},
+		{name: "reload, ends in it, forgotten", brief: true, set: both(configured, leaves, forgets), end: isBad},
 		{name: "reload, crash in the window", brief: true, set: configured, during: crashing, end: isBad},
 	}
 }

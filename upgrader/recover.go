@@ -159,13 +159,17 @@ func (m *machine) recoverSwap(ctx context.Context) (Event, error) {
 		return StepFailed, err // only systemd knows; ask again
 	}
 	restarted := m.record.Swap == SwapRestart && has && current == to
+	// It ran when it was asked to reload, or nobody would have asked.
+	reloaded := m.record.Swap == SwapReload && has && current == to
 	anew := f.InvocationID != m.record.Invocation
 	switch {
 	case f.Running() && serves(f, to.Name):
 		if event, err := m.tookOver(f, to); err != nil {
 			return event, err
 		}
-	case m.guard != nil && m.record.Swap == SwapReload && has && current == to:
+	case reloaded && (crashed(f) || leftDown(f) || forgotten(f)):
+		return m.fell(ctx, f, true)
+	case m.guard != nil && reloaded:
 		m.base = f // whether it has read it nobody knows; it reads the one before again
 	case restarted && anew && f.Running():
 		m.base = f
@@ -185,13 +189,13 @@ func (m *machine) recoverSwap(ctx context.Context) (Event, error) {
 	return ReleaseServed, nil
 }
 
-// fell goes back from a release that ended in the middle of a restart which
-// nobody watched. Where it may not have been the one that ran, or somebody may
+// fell goes back from a release that ended in the middle of a swap which nobody
+// watched. Where it may not have been the one that ran, or somebody may
 // have stopped it, that is no verdict on it.
 func (m *machine) fell(ctx context.Context, f systemd.Facts, anew bool) (Event, error) {
 	r := &m.record
 	r.Down, r.Unproven = f.ActiveState == "inactive", !anew || forgotten(f)
-	why := "it ended in the restart: " + ending(f)
+	why := fmt.Sprintf("it ended in the %s: %s", r.Swap, ending(f))
 	if m.guard == nil {
 		m.resume(ctx, "it ended, the release before it comes back")
 		return m.turnedBad(ctx, r.Since, why)

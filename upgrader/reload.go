@@ -36,7 +36,7 @@ func (m *machine) reload(ctx context.Context, before systemd.Facts, to store.Rel
 	case f.LoadState == "":
 		return StepFailed, err // nobody could say what happened
 	case stoppedMeanwhile(f, result): // by somebody, see there
-	case f.FailedSince(before) || crashed(f) || leftDown(f):
+	case f.FailedSince(before) || crashed(f) || leftDown(f) || forgotten(f) && f.Undisturbed(before, 1):
 		m.record.Down = f.ActiveState == "inactive"
 		return m.turnedBad(ctx, began, "it ended in the reload: "+ending(f))
 	case f.Running() && f.InvocationID == before.InvocationID && result == systemd.ResultDone:

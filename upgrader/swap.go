@@ -73,6 +73,9 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 	if err != nil {
 		return StepFailed, err
 	}
+	if way == SwapReload && (crashed(f) || f.ActiveState == "inactive" || waitsForFirst(f)) {
+		way = SwapRestart // which the next start of what does not run is
+	}
 	r := &m.record
 	r.From, r.Previous = "", ""
 	if has && from != to {
@@ -95,7 +98,7 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 	if err := m.save(); err != nil {
 		return StepFailed, err
 	}
-	if f.ActiveState == "inactive" || way == SwapReload && waitsForFirst(f) {
+	if f.ActiveState == "inactive" || m.target.Config != "" && waitsForFirst(f) {
 		return m.installOnly(ctx, to)
 	}
 	if m.denied != r.Digest { // else it is the same news again
@@ -108,7 +111,7 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 	switch {
 	case m.own():
 		event, err = m.restartAs(ctx, f, to)
-	case way == SwapReload && !crashed(f):
+	case way == SwapReload:
 		event, err = m.reload(ctx, f, to)
 	case waitsForFirst(f):
 		event, err = m.installFirst(ctx, to)

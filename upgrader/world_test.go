@@ -639,6 +639,9 @@ func (u *fakeUnit) Reload(ctx context.Context, _ string) (systemd.Result, error)
 		if release == "" {
 			release = u.link("current")
 		}
+		if supervision(u.facts) == nil && u.behaviourOf(release) == exitsAtOnce { // when it reads it
+			u.end("inactive", "dead", "success")
+		}
 		if u.facts.ActiveState != "active" || u.behaviourOf(release) != becomesReady {
 			return systemd.ResultFailed
 		}
