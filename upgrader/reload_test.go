@@ -97,6 +97,28 @@ func TestFirstReloadFails(t *testing.T) {
 	})
 }
 
+// Nor did what is restarted for it.
+func TestFirstConfigByRestartFails(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.configured()
+		w.unit.facts.CanReload = false
+		w.unit.begin("")
+		w.unit.behave["1.0"] = neverReady
+		w.unit.hook = func(verb string) (systemd.Result, error, bool) {
+			if !strings.HasPrefix(verb, "restart") || w.unit.link("current") != "" {
+				return "", nil, false
+			}
+			w.unit.set(func() { w.unit.begin("") })
+			return systemd.ResultDone, nil, true
+		}
+		w.start()
+		w.publish("1.0", "")
+		w.eventually("rolled back", func(st TargetStatus) bool {
+			return st.State == Idle && st.Last != nil && st.Last.Verdict == VerdictRolledBack && st.Current == "" && len(st.KnownBad) == 1
+		})
+	})
+}
+
 // A unit that cannot go back by a reload either is started anew.
 func TestReloadBackFails(t *testing.T) {
 	in(t, func(t *testing.T, w *world) {

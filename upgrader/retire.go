@@ -105,10 +105,14 @@ func (m *machine) retire(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if ok {
-			if err := m.store.SetLink(store.Current, back); err != nil {
-				return err
-			}
+		switch {
+		case ok:
+			err = m.store.SetLink(store.Current, back)
+		case m.record.Swap == SwapReload: // the first configuration
+			err = m.store.ClearLink(store.Current)
+		}
+		if err != nil {
+			return err
 		}
 		text := errGone(m.target.Unit).Error()
 		verdict, why = VerdictStuck, m.record.Reason+"; "+text

@@ -168,3 +168,38 @@ func TestRetiredOnTrial(t *testing.T) {
 		})
 	}
 }
+
+// deadAtVerdict ends the daemon as soon as a release is to be known bad.
+type deadAtVerdict struct {
+	*store.Store
+	w *world
+}
+
+func (d deadAtVerdict) MarkBad(store.Digest, store.Bad) error {
+	d.w.cancel()
+	return errKilled
+}
+
+// Of the first configuration, there is none to return to, and its target goes in the
+// way back: then the unit has to start without.
+func TestRetiredFirstConfig(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		w.configured()
+		w.unit.begin("")
+		w.unit.behave["1.0"] = neverReady
+		w.wrap = func(s *store.Store) disk { return deadAtVerdict{s, w} }
+		w.start()
+		w.publish("1.0", "")
+		time.Sleep(5 * time.Minute)
+		w.kill()
+		if st := w.status(); st.State != RollingBack || st.Current == "" {
+			t.Fatalf("%s with %q, so this shows nothing", st.State, st.Current)
+		}
+		if err := Retire(context.Background(), Options{StateDir: w.state, Systemd: w.unit, Log: w.log}, "app"); err != nil {
+			t.Fatal(err)
+		}
+		if st := w.status(); st.State != Idle || st.Current != "" || st.Last.Verdict != VerdictStuck {
+			t.Errorf("%s with %q, %+v; want none", st.State, st.Current, st.Last)
+		}
+	})
+}

@@ -41,7 +41,7 @@ func (m *machine) rollBack(ctx context.Context) (Event, error) {
 			return StepFailed, err
 		}
 	}
-	if !ok && m.record.Swap == SwapReload {
+	if !ok && m.target.Config != "" {
 		return m.withdraw(ctx, began)
 	}
 	if !ok {
