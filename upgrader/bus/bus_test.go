@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -361,9 +362,59 @@ func TestGate(t *testing.T) {
 	for _, l := range leave[1:] {
 		l()
 	}
-	if len(g.of) != 1 || *g.all != 1 {
-		t.Errorf("%v are left, %d together", g.of, *g.all)
+	if len(g.of) != 1 || g.all != 1 {
+		t.Errorf("%v are left, %d together", g.of, g.all)
 	}
+}
+
+// One that asks in a loop is let in now and then, and keeps nobody else out.
+func TestGatePaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate()
+		ask := func(uid uint32, n int) (in int) {
+			for range n {
+				leave, err := g.enter(uid)
+				if err == nil {
+					leave()
+					in++
+				} else if !strings.Contains(err.Error(), "wait, and ask less often") || err.Name != errorLimits {
+					t.Fatal(err)
+				}
+			}
+			return in
+		}
+		if in := ask(1000, 10000); in != callsBurst {
+			t.Errorf("%d calls at once, want %d", in, callsBurst)
+		}
+		if in := ask(1001, 1); in != 1 {
+			t.Error("another user is kept out")
+		}
+		time.Sleep(10 * callsEvery)
+		if in := ask(1000, 10000); in != 10 {
+			t.Errorf("%d calls after 10 s, want 10", in)
+		}
+		time.Sleep(time.Hour)
+		if in := ask(1000, 10000); in != callsBurst {
+			t.Errorf("%d calls after an hour, want %d", in, callsBurst)
+		}
+
+		told, untold := 0, 0
+		for range 24 * 60 {
+			for range 1000 {
+				if n, yes := g.tells(1000); yes {
+					told++
+					untold += n
+				}
+			}
+			time.Sleep(time.Minute)
+		}
+		if most := refusalsBurst + 24*60; told > most || told+untold < 24*60*1000-1000 {
+			t.Errorf("%d refusals are logged in a day, want at most %d, and %d are counted", told, most, untold)
+		}
+		if ask(1002, 1); len(g.calls) != 1 {
+			t.Errorf("users who do not ask are remembered: %v", g.calls)
+		}
+	})
 }
 
 func TestEscape(t *testing.T) {

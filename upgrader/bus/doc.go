@@ -24,6 +24,8 @@
 // There is no file for bus activation: whoever stops the daemon wants no upgrades, and
 // a question of somebody else's must not start it again.
 //
-// What comes from the bus has limits: calls under way, of each user and together;
-// how long polkit is waited for; orders, of which a target has one at a time.
+// What comes from the bus has limits: calls under way, of each user and together; how
+// often a user may call, and how often it is logged that they may not; how long polkit
+// is waited for; orders, of which a target has one at a time. Root has none of the
+// first two.
 package bus

@@ -66,7 +66,9 @@ func (l *link) permit(c caller, verb string, details map[string]string) *dbus.Er
 	}
 	if uid != 0 {
 		if refused := l.ask(c, Name+"."+verb, details); refused != nil {
-			l.o.Log.Info("refused", slog.String("verb", verb), slog.Any("details", details), slog.Uint64("uid", uint64(uid)), slog.String("error", refused.Error()))
+			if untold, tell := l.gate.tells(uid); tell {
+				l.o.Log.Info("refused", slog.String("verb", verb), slog.Any("details", details), slog.Uint64("uid", uint64(uid)), slog.String("error", refused.Error()), slog.Int("untold", untold))
+			}
 			return refused
 		}
 	}

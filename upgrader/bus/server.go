@@ -70,7 +70,7 @@ type Server struct {
 	o      Options
 	daemon Daemon
 	ctx    context.Context // that of Run, for calls that godbus begins
-	gate   gate
+	gate   *gate
 	orders sync.Mutex // held while one is placed
 
 	newsMu sync.Mutex
