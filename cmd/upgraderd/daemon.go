@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -92,12 +93,11 @@ func follow(ctx context.Context, at scope, handler *journal.Handler, level *slog
 	if err != nil {
 		return err
 	}
-	targets, diagnostics := loadTargets(at, log)
+	targets, diagnostics := at.files().LoadAll()
+	tellDiagnostics(log, diagnostics)
 	var daemon *upgrader.Daemon
-	reload := func(ctx context.Context) error {
-		targets, _ := loadTargets(at, log)
-		return daemon.Reload(ctx, targets)
-	}
+	var told sync.Map // what could not be read
+	reload := func(ctx context.Context) error { return readAgain(ctx, at, log, daemon, &told) }
 	news := make(news, 1)
 	watching := observers{news}
 	options := upgrader.Options{
@@ -127,14 +127,24 @@ func follow(ctx context.Context, at scope, handler *journal.Handler, level *slog
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 	go func() {
+		var again <-chan time.Time // nil while nothing was left unread
+		if len(diagnostics.Unread()) > 0 {
+			again = time.After(unreadInterval)
+		}
 		for {
 			select {
 			case <-hangups:
-				if err := reload(ctx); err != nil && ctx.Err() == nil {
-					log.Error("reading the targets again", "error", err)
-				}
+			case <-again:
 			case <-ctx.Done():
 				return
+			}
+			again = nil
+			switch err := reload(ctx); {
+			case ctx.Err() != nil:
+			case errors.Is(err, errUnread): // and told
+				again = time.After(unreadInterval)
+			case err != nil:
+				log.Error("reading the targets again", "error", err)
 			}
 		}
 	}()
@@ -157,10 +167,35 @@ func stateDirectory() string {
 	return cmp.Or(given, stateDir)
 }
 
-// loadTargets reads the configuration. What is wrong with it goes to the
-// journal, one line each, and never stops the targets that are whole.
-func loadTargets(at scope, log *slog.Logger) ([]*upgrader.Target, config.Diagnostics) {
+// unreadInterval is how soon files are tried again that the host could not read.
+const unreadInterval = 30 * time.Second
+
+var errUnread = errors.New("the .upgrade files cannot be read for now, and those read before stay in force; see journalctl -u upgraderd")
+
+// readAgain has the daemon follow what the files say now. Where this host cannot read
+// some of them, nobody knows which targets there are, so it follows what it did; it
+// looks for orders all the same. What is told already is not told again.
+func readAgain(ctx context.Context, at scope, log *slog.Logger, daemon *upgrader.Daemon, told *sync.Map) error {
 	targets, diagnostics := at.files().LoadAll()
+	if unread := diagnostics.Unread(); len(unread) > 0 {
+		text := unread[0].String()
+		if _, known := told.LoadOrStore(text, true); !known {
+			journal.Emit(ctx, log, journal.ConfigUnread, slog.String("error", text),
+				slog.String("hint", "free what the host lacks, or raise LimitNOFILE= of upgraderd.service"))
+		}
+		for _, st := range daemon.Status() {
+			daemon.Look(st.Name)
+		}
+		return errUnread
+	}
+	told.Clear()
+	tellDiagnostics(log, diagnostics)
+	return daemon.Reload(ctx, targets)
+}
+
+// tellDiagnostics has what is wrong with the configuration go to the journal, one line
+// each. It never stops the targets that are whole.
+func tellDiagnostics(log *slog.Logger, diagnostics config.Diagnostics) {
 	for _, d := range diagnostics {
 		event := journal.ConfigRejected
 		if d.Warning {
@@ -169,5 +204,4 @@ func loadTargets(at scope, log *slog.Logger) ([]*upgrader.Target, config.Diagnos
 		journal.Emit(context.Background(), log, event,
 			slog.String("target", d.Target), slog.String("error", d.String()), slog.String("hint", cmp.Or(d.Hint, "see upgraderd verify")))
 	}
-	return targets, diagnostics
 }

@@ -82,6 +82,7 @@ type finding struct {
 	Line    int         `json:"line,omitempty"`
 	Code    config.Code `json:"code"`
 	Warning bool        `json:"warning,omitempty"`
+	Host    bool        `json:"host,omitempty"`
 	Message string      `json:"message"`
 	Hint    string      `json:"hint,omitempty"`
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // Code is a stable reason, printed in brackets behind a message.
@@ -32,6 +33,9 @@ type Diagnostic struct {
 	Code Code
 	// Warning is set where the target can be used all the same.
 	Warning bool
+	// Host is set where this host could not read what stands there, for now: no
+	// descriptors, no memory, a disk that fails. It says nothing of the file.
+	Host bool
 	// Message is one line: what is wrong.
 	Message string
 	// Hint is one line: what to do. It may be empty.
@@ -84,6 +88,19 @@ func (ds Diagnostics) Of(target string) Diagnostics {
 // is about it, or about a whole directory.
 func (ds Diagnostics) Doubt(target string) bool {
 	return slices.ContainsFunc(ds.Errors(), func(d Diagnostic) bool { return d.Target == target || d.Target == "" })
+}
+
+// Unread gives those of the errors that say nothing of a file: what stands in it
+// nobody knows, so whoever knows what stood in it before goes on by that.
+func (ds Diagnostics) Unread() Diagnostics {
+	return slices.DeleteFunc(ds.Errors(), func(d Diagnostic) bool { return !d.Host })
+}
+
+// ofHost tells an error that passes, and that is about this host.
+func ofHost(err error) bool {
+	return slices.ContainsFunc([]error{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EIO, syscall.ESTALE, syscall.ETIMEDOUT,
+	}, func(of error) bool { return errors.Is(err, of) })
 }
 
 // Err joins the errors into one, nil if there is none. Hints follow their

@@ -432,6 +432,32 @@ func TestDoubt(t *testing.T) {
 	}
 }
 
+// What this host cannot read for now is told from what is wrong with a file.
+func TestUnread(t *testing.T) {
+	root := plant(t, []txtar.File{
+		{Name: "etc/upgraderd/app.upgrade", Data: []byte(small)},
+		{Name: "etc/upgraderd/broken.upgrade", Data: []byte("[Upgrade]\nNonsense=1\n")},
+	})
+	targets, ds := LoadAll(root)
+	if len(targets) != 1 || len(ds) == 0 || len(ds.Unread()) > 0 {
+		t.Fatalf("with all that it needs: %d targets, %v, unread %v", len(targets), ds, ds.Unread())
+	}
+	var was syscall.Rlimit
+	check(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was))
+	none := was
+	none.Cur = 0
+	check(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none))
+	targets, ds = LoadAll(root)
+	app, of := Load(root, "app")
+	check(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was))
+	if len(targets) != 0 || len(ds.Unread()) == 0 || !ds.Doubt("app") {
+		t.Errorf("without a descriptor: %v, %v", targets, ds)
+	}
+	if app != nil || len(of.Unread()) != len(of) {
+		t.Errorf("without a descriptor: %v, %v", app, of)
+	}
+}
+
 func TestUnsafeFiles(t *testing.T) {
 	tests := []struct {
 		name string

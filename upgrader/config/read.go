@@ -85,7 +85,7 @@ func (r *reading) reportErr(at origin, code Code, before string, err error) {
 	if errors.As(err, &h) && h.code != "" {
 		code = h.code
 	}
-	r.report(at, Diagnostic{Code: code, Message: oneLine(before + err.Error()), Hint: oneLine(hintOf(err))})
+	r.report(at, Diagnostic{Code: code, Host: ofHost(err), Message: oneLine(before + err.Error()), Hint: oneLine(hintOf(err))})
 }
 
 // oneLine keeps whatever stands in an error from making a second line.

@@ -78,7 +78,7 @@ func (t tree) names() ([]string, Diagnostics) {
 	for _, dir := range t.at.Config {
 		entries, err := t.list(dir)
 		if err != nil {
-			ds = append(ds, Diagnostic{File: t.real(dir), Code: CodeFile, Message: oneLine(bare(err).Error()), Hint: oneLine(hintOf(err))})
+			ds = append(ds, Diagnostic{File: t.real(dir), Code: CodeFile, Host: ofHost(err), Message: oneLine(bare(err).Error()), Hint: oneLine(hintOf(err))})
 		}
 		for _, e := range entries {
 			if name, ok := strings.CutSuffix(e, suffix); ok && !strings.HasPrefix(e, ".") && !template(name) {

@@ -27,6 +27,7 @@ const (
 	BusReturned
 	LaunchFailed
 	ConfigReloaded
+	ConfigUnread
 	ConfigRejected
 	ConfigDoubtful
 	MetricsUnwritten

@@ -35,6 +35,12 @@ func table() map[Event]Description {
 			"The .upgrade files were read again",
 			"A target that is in the middle of an upgrade finishes it under the settings it began with.",
 		},
+		ConfigUnread: {
+			"ConfigUnread", "6fe2be7f9edaabb22b9785c01f17194b", slog.LevelError,
+			"the .upgrade files cannot be read, those read before stay in force: {error}; {hint}",
+			"The .upgrade files cannot be read on this host for now",
+			"@UPGRADERD_ERROR@\n@UPGRADERD_HINT@\nNothing is known to be wrong with the files. What they said when they were read last is followed until they can be read again, which is tried every half minute. Their changes wait until then.",
+		},
 		ConfigRejected: {
 			"ConfigRejected", "fd37bb84dd6a88499f6055209ae78fe0", slog.LevelError,
 			"{error}; {hint}",

@@ -27,6 +27,15 @@ func TestNoDescriptorsLeft(t *testing.T) {
 			}
 			limit(highest(t, m, daemon) + 1 + spare)
 			before := current(m)
+			if spare == 0 { // and what it is to follow cannot be read again
+				m.Signal(daemon, "HUP")
+				m.Eventually("it says that it cannot read its files", func() bool {
+					return strings.Contains(m.Journal("upgraderd.service"), "cannot be read, those read before stay in force")
+				})
+				if strings.Contains(m.Journal("upgraderd.service"), "no longer followed") {
+					t.Error("the target was dropped")
+				}
+			}
 			source.Publish("hello-"+version, kit.Hello(t, version, ""))
 			m.Eventually("it is told, or it was enough", func() bool {
 				trouble, _ := target(t, m)["trouble"].(string)
