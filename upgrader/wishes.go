@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -49,7 +48,7 @@ func ChangeWishes(stateDir, target string, change func(*wish.Wishes) error) erro
 
 // Wished reads what an operator forbids of a target. A hold that is over is none.
 func Wished(stateDir, target string) (wish.Wishes, error) {
-	s, err := store.View(filepath.Join(stateDir, target))
+	s, err := viewForOrder(stateDir, target)
 	if err != nil {
 		return wish.Wishes{}, err
 	}
@@ -58,6 +57,31 @@ func Wished(stateDir, target string) (wish.Wishes, error) {
 		return wish.Wishes{}, err
 	}
 	return r.wishes(s)
+}
+
+// LeadsBack tells whether a pin may lead a target below what it accepted once, as an
+// order does that allows a downgrade: it rules out the floor, or what runs or is on its
+// way, and not what is older. In doubt it does.
+func LeadsBack(stateDir, target string, p wish.Pin) bool {
+	s, err := viewForOrder(stateDir, target)
+	if err != nil {
+		return true
+	}
+	var r record
+	if _, err := s.LoadRecord(&r); err != nil {
+		return true
+	}
+	names := []string{r.Floor, r.Current, r.From, r.To}
+	for _, link := range []store.LinkName{store.Current, store.Next} {
+		there, _, err := s.Link(link)
+		if err != nil {
+			return true
+		}
+		names = append(names, there.Name)
+	}
+	return slices.ContainsFunc(names, func(name string) bool {
+		return name != "" && p.LeadsBelow(fetcher.Version(version(name)))
+	})
 }
 
 // wishes are those in force.

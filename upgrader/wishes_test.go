@@ -558,3 +558,55 @@ func TestRollbackDespiteUnreadableWishes(t *testing.T) {
 		})
 	})
 }
+
+// A pin that leads below what was accepted, or away from what runs or is on its way,
+// acts as a downgrade does.
+func TestLeadsBack(t *testing.T) {
+	const v14, v15 = "1.4-000000000014", "1.5-000000000015"
+	for name, row := range map[string]struct {
+		record        record
+		current, next string
+		pin           string
+		want          bool
+	}{
+		"nothing here":          {pin: "1.4"},
+		"what runs":             {current: v14, pin: "1.4"},
+		"a pattern of it":       {current: v14, record: record{Floor: v14}, pin: "1.*"},
+		"older":                 {current: v14, pin: "1.3", want: true},
+		"newer":                 {current: v14, pin: "1.5"},
+		"newer or older":        {current: v14, pin: "1.5*", want: true}, // who knows
+		"on trial":              {current: v14, next: v15, pin: "1.4", want: true},
+		"on its way":            {current: v14, record: record{From: v14, To: v15}, pin: "1.4", want: true},
+		"gone back from":        {current: v14, record: record{Floor: v15}, pin: "1.4", want: true},
+		"both":                  {current: v14, record: record{Floor: v15}, pin: "1.?"},
+		"broken":                {current: v14, record: record{Floor: v14}, next: "nothing", pin: "1.4", want: true},
+		"only the record knows": {record: record{Current: v15}, pin: "1.4", want: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			state := t.TempDir()
+			s, err := store.Open(filepath.Join(state, "app"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.SaveRecord(row.record); err != nil {
+				t.Fatal(err)
+			}
+			for link, to := range map[store.LinkName]string{store.Current: row.current, store.Next: row.next} {
+				if to != "" {
+					if err := os.MkdirAll(filepath.Join(state, "app", "releases", to), 0o755); err != nil {
+						t.Fatal(err)
+					}
+					if err := os.Symlink("releases/"+to, filepath.Join(state, "app", string(link))); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if got := LeadsBack(state, "app", wish.Pin{Version: row.pin}); got != row.want {
+				t.Errorf("got %v, want %v", got, row.want)
+			}
+		})
+	}
+	if !LeadsBack(t.TempDir(), "app", wish.Pin{Version: "1"}) {
+		t.Error("where nothing is known it does not")
+	}
+}

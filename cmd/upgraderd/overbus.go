@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/bus"
+	"github.com/upgraderd/upgraderd/upgrader/wish"
 )
 
 // Whoever is not root may not write orders, and has the daemon do it: polkit decides.
@@ -68,17 +70,11 @@ func orderOverBus(cmd *cobra.Command, name string, o upgrader.Order, noWait bool
 
 // forgiveOverBus is forgive for whoever is not root.
 func forgiveOverBus(cmd *cobra.Command, name string) error {
-	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	client, err := bus.Dial(ctx, "")
-	if err != nil {
+	var versions []string
+	if err := overBus(cmd, func(ctx context.Context, client *bus.Client) (err error) {
+		versions, err = client.Forgive(ctx, name)
 		return err
-	}
-	defer func() { _ = client.Close() }()
-	endAgent := passwordAgent(ctx, client)
-	versions, err := client.Forgive(ctx, name)
-	endAgent()
-	if err != nil {
+	}); err != nil {
 		return fmt.Errorf("forgive releases of %s: %w", name, err)
 	}
 	if len(versions) == 0 {
@@ -88,6 +84,44 @@ func forgiveOverBus(cmd *cobra.Command, name string) error {
 		fmt.Fprintf(cmd.OutOrStdout(), "forgave %s\n", v)
 	}
 	return nil
+}
+
+// wishOverBus is what hold, pin and skip do for whoever is not root. What is wished
+// already anybody may read.
+func wishOverBus(cmd *cobra.Command, at scope, name string, f func(target string, all *wish.Wishes) (said string, err error)) error {
+	var said string
+	if err := overBus(cmd, func(ctx context.Context, client *bus.Client) error {
+		if err := client.Follows(ctx, name); err != nil {
+			return err
+		}
+		before, err := upgrader.Wished(at.state(), name)
+		if err != nil {
+			return err
+		}
+		after := before
+		after.Skips = slices.Clone(before.Skips)
+		if said, err = f(name, &after); err != nil {
+			return err
+		}
+		return client.Wish(ctx, name, before, after)
+	}); err != nil {
+		return fmt.Errorf("%s %s: %w", cmd.Name(), name, err)
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), said)
+	return nil
+}
+
+// overBus has do ask the daemon, where polkit may ask for a password.
+func overBus(cmd *cobra.Command, do func(context.Context, *bus.Client) error) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	client, err := bus.Dial(ctx, "")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = client.Close() }()
+	defer passwordAgent(ctx, client)()
+	return do(ctx, client)
 }
 
 // passwordAgent has polkit ask for a password in this terminal, if it is one, until

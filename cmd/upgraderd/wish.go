@@ -52,6 +52,10 @@ func (w *wisher) change(cmd *cobra.Command, name string, f func(target string, a
 	if err != nil {
 		return err
 	}
+	here := filepath.Clean(w.root) == "/"
+	if here && !at.User && !isRoot() {
+		return wishOverBus(cmd, at, name, f)
+	}
 	target, diagnostics := at.files().Peek(name)
 	if target == nil {
 		return diagnostics.Err()
@@ -64,7 +68,7 @@ func (w *wisher) change(cmd *cobra.Command, name string, f func(target string, a
 		return fmt.Errorf("%s %s: %w", cmd.Name(), target.Name, err)
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), said)
-	if filepath.Clean(w.root) != "/" {
+	if !here {
 		return nil
 	}
 	// It is on disk, and counts: the daemon reads it before it begins anything.

@@ -18,6 +18,7 @@ import (
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/progress"
 	diskstore "github.com/upgraderd/upgraderd/upgrader/store"
+	"github.com/upgraderd/upgraderd/upgrader/wish"
 )
 
 // fakeDaemon has a target app, whose orders lie in a real store.
@@ -473,6 +474,67 @@ func TestPropertiesAreDescribed(t *testing.T) {
 		if len(c.have) > 0 {
 			t.Errorf("%s: not described: %v", what, c.have)
 		}
+	}
+}
+
+// Of what is wished already, what changes is asked for, and nothing else.
+func TestWish(t *testing.T) {
+	b, state := dbustest.Start(t), t.TempDir()
+	if _, err := diskstore.Open(filepath.Join(state, "app")); err != nil {
+		t.Fatal(err)
+	}
+	s, _, _ := serve(t, b, state)
+	s.Changed(upgrader.TargetStatus{Name: "app", State: upgrader.Idle})
+	c := dialed(t, b)
+	follows(t, c)
+	says := func(w wish.Wishes) string {
+		text := fmt.Sprint(w.Skips)
+		if w.Hold != nil {
+			text += fmt.Sprintf(" held %d %s", w.Hold.ForSec, w.Hold.Reason)
+		}
+		if w.Pin != nil {
+			text += fmt.Sprintf(" %s %s", w.Pin.Version, w.Pin.Reason)
+		}
+		return text
+	}
+	hold, err := wish.NewHold(time.Hour, wish.Mark{Reason: "fair"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	skip := func(versions ...string) (all []wish.Skip) {
+		for _, v := range versions {
+			all = append(all, wish.Skip{Version: v})
+		}
+		return all
+	}
+	before := wish.Wishes{}
+	for _, after := range []wish.Wishes{
+		{Hold: &hold, Pin: &wish.Pin{Version: "1.*", Mark: wish.Mark{Reason: "old"}}, Skips: skip("1.4", "1.5")},
+		{Hold: &hold, Skips: skip("1.5", "1.6")},
+		{Pin: &wish.Pin{Version: "1.*"}},
+		{Pin: &wish.Pin{Version: "2.*"}},
+		{},
+	} {
+		if err := c.Wish(t.Context(), "app", before, after); err != nil {
+			t.Fatal(err)
+		}
+		got, err := upgrader.Wished(state, "app")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range got.Skips {
+			got.Skips[i].Mark = wish.Mark{}
+		}
+		if says(got) != says(after) {
+			t.Errorf("got %s, want %s", says(got), says(after))
+		}
+		before = after
+	}
+	if err := c.Wish(t.Context(), "app", before, before); err != nil {
+		t.Errorf("nothing: %v", err)
+	}
+	if err := c.Wish(t.Context(), "nobody", before, before); called(err) != errorNoTarget {
+		t.Errorf("of no target: %v", err)
 	}
 }
 

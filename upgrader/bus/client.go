@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/progress"
+	"github.com/upgraderd/upgraderd/upgrader/wish"
 )
 
 // verbTimeout bounds a verb: somebody may have to find a password, and the daemon has
@@ -120,10 +123,16 @@ func (c *Client) call(ctx context.Context, path dbus.ObjectPath, face, member st
 	return call.Store(into...)
 }
 
-// Target looks a target up by its name.
+// target looks a target up by its name.
 func (c *Client) target(ctx context.Context, name string) (path dbus.ObjectPath, err error) {
 	err = c.call(ctx, basePath, managerFace, "GetTarget", []any{name}, &path)
 	return path, err
+}
+
+// Follows is an error unless the daemon follows a target of this name.
+func (c *Client) Follows(ctx context.Context, name string) error {
+	_, err := c.target(ctx, name)
+	return err
 }
 
 // Job is one that this client began.
@@ -165,6 +174,41 @@ func (c *Client) Forgive(ctx context.Context, target string) (versions []string,
 		err = c.call(ctx, path, targetFace, "Forgive", nil, &versions)
 	}
 	return versions, err
+}
+
+// Wish has the daemon make after of before, which are what an operator forbids of a
+// target. It asks for each change by itself, and for none where there is none; of
+// several, those before one that is refused stay.
+func (c *Client) Wish(ctx context.Context, target string, before, after wish.Wishes) error {
+	path, err := c.target(ctx, target)
+	do := func(member string, args ...any) {
+		if err == nil {
+			err = c.call(ctx, path, targetFace, member, args)
+		}
+	}
+	switch h := after.Hold; {
+	case h == nil && before.Hold != nil:
+		do("Unhold")
+	case h != nil && (before.Hold == nil || before.Hold.ID != h.ID):
+		do("Hold", uint64(h.ForSec), h.Reason)
+	}
+	switch p := after.Pin; {
+	case p == nil && before.Pin != nil:
+		do("Unpin")
+	case p != nil && (before.Pin == nil || *before.Pin != *p):
+		do("Pin", p.Version, p.Reason)
+	}
+	for _, s := range before.Skips {
+		if _, still := after.Skipped(fetcher.Version(s.Version)); !still {
+			do("Unskip", s.Version)
+		}
+	}
+	for _, s := range after.Skips {
+		if !slices.Contains(before.Skips, s) {
+			do("Skip", s.Version, s.Reason)
+		}
+	}
+	return err
 }
 
 // View is what a client was told of a target.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
-	"github.com/upgraderd/upgraderd/upgrader/wish"
 )
 
 // Structures of properties; the comments are their D-Bus types.
@@ -128,7 +127,7 @@ func (l *link) targetFace() face {
 		return do(name)
 	}
 	const started = "version id job order"
-	wishes := wishMethods(func(m dbus.Message, verb, version, reason string, change func(*wish.Wishes, wish.Mark) error) *dbus.Error {
+	wishes := wishMethods(func(m dbus.Message, w wished) *dbus.Error {
 		name, gone := on(m)
 		if gone != nil {
 			return gone
@@ -139,7 +138,7 @@ func (l *link) targetFace() face {
 			return full
 		}
 		defer leave()
-		return l.wish(c, name, verb, version, reason, change)
+		return l.wish(c, name, w)
 	})
 	return face{targetFace, append(wishes, []method{
 		{"Describe", "json", func(m dbus.Message) (string, *dbus.Error) {

@@ -15,9 +15,16 @@ import (
 	"github.com/upgraderd/upgraderd/upgrader/wish"
 )
 
-// wisher changes what an operator forbids of the target called, where polkit lets the
+// wished is a change of what an operator forbids, as somebody asks for it.
+type wished struct {
+	verb, version, reason string
+	change                func(*wish.Wishes, wish.Mark) error
+	pin                   bool // change pins
+}
+
+// wisher carries a change out on the target that was called, where polkit lets the
 // caller, and signs it with who that is.
-type wisher func(m dbus.Message, verb, version, reason string, change func(*wish.Wishes, wish.Mark) error) *dbus.Error
+type wisher func(dbus.Message, wished) *dbus.Error
 
 // wishMethods are the verbs that forbid, and those that take it back. Both are one
 // action of polkit's.
@@ -27,39 +34,41 @@ func wishMethods(do wisher) []method {
 			if seconds > uint64(math.MaxInt64/time.Second) {
 				return refusal(errorInvalidArgs, "%d seconds are too many; with 0 it is held until that is taken back", seconds)
 			}
-			return do(m, "hold", "", reason, func(all *wish.Wishes, by wish.Mark) error {
+			return do(m, wished{verb: "hold", reason: reason, change: func(all *wish.Wishes, by wish.Mark) error {
 				h, err := wish.NewHold(time.Duration(seconds)*time.Second, by)
 				all.Hold = &h
 				return err
-			})
+			}})
 		}},
 		{"Unhold", "", func(m dbus.Message) *dbus.Error {
-			return do(m, "hold", "", "", func(all *wish.Wishes, _ wish.Mark) error {
+			return do(m, wished{verb: "hold", change: func(all *wish.Wishes, _ wish.Mark) error {
 				all.Hold = nil
 				return nil
-			})
+			}})
 		}},
 		{"Pin", "version reason", func(m dbus.Message, version, reason string) *dbus.Error {
-			return do(m, "pin", version, reason, func(all *wish.Wishes, by wish.Mark) error {
+			return do(m, wished{verb: "pin", version: version, reason: reason, pin: true, change: func(all *wish.Wishes, by wish.Mark) error {
 				all.Pin = &wish.Pin{Version: version, Mark: by}
 				return nil
-			})
+			}})
 		}},
 		{"Unpin", "", func(m dbus.Message) *dbus.Error {
-			return do(m, "pin", "", "", func(all *wish.Wishes, _ wish.Mark) error {
+			return do(m, wished{verb: "pin", change: func(all *wish.Wishes, _ wish.Mark) error {
 				all.Pin = nil
 				return nil
-			})
+			}})
 		}},
 		{"Skip", "version reason", func(m dbus.Message, version, reason string) *dbus.Error {
-			return do(m, "skip", version, reason, func(all *wish.Wishes, by wish.Mark) error { return all.Skip(version, by) })
+			return do(m, wished{verb: "skip", version: version, reason: reason, change: func(all *wish.Wishes, by wish.Mark) error {
+				return all.Skip(version, by)
+			}})
 		}},
 		{"Unskip", "version", func(m dbus.Message, version string) *dbus.Error {
-			return do(m, "skip", version, "", func(all *wish.Wishes, _ wish.Mark) error {
+			return do(m, wished{verb: "skip", version: version, change: func(all *wish.Wishes, _ wish.Mark) error {
 				v, err := fetcher.ParseVersion(version)
 				all.Skips = slices.DeleteFunc(all.Skips, func(s wish.Skip) bool { return fetcher.Version(s.Version).Compare(v) == 0 })
 				return err
-			})
+			}})
 		}},
 	}
 }
@@ -68,28 +77,46 @@ func wishMethods(do wisher) []method {
 // wish may hold is less, and told.
 const wishTextMax = 4096
 
-// wish is a [wisher] for the target of this name.
-func (l *link) wish(c caller, name, verb, version, reason string, change func(*wish.Wishes, wish.Mark) error) *dbus.Error {
-	if len(version) > wishTextMax || len(reason) > wishTextMax {
+// wish is a [wisher] for the target of this name. Who pins what leads back needs the
+// right to downgrade, too: a pin moves the target as a downgrade does.
+func (l *link) wish(c caller, name string, w wished) *dbus.Error {
+	if len(w.version) > wishTextMax || len(w.reason) > wishTextMax {
 		return refusal(errorInvalidArgs, "more than %d bytes of version or reason", wishTextMax)
 	}
 	uid, refused := l.uid(c)
 	if refused != nil {
 		return refused
 	}
-	by := wish.Mark{By: userName(uid), Reason: reason, When: time.Now().UTC().Truncate(time.Second)}
+	by := wish.Mark{By: userName(uid), Reason: w.reason, When: time.Now().UTC().Truncate(time.Second)}
 	// Tried on none first: polkit is not asked about what cannot be.
-	if err := wish.Try(func(all *wish.Wishes) error { return change(all, by) }); err != nil {
+	if err := wish.Try(func(all *wish.Wishes) error { return w.change(all, by) }); err != nil {
 		return refusal(errorInvalidArgs, "%v", err)
 	}
-	if refused := l.permit(c, verb, map[string]string{"target": name, "version": version}); refused != nil {
+	details := map[string]string{"target": name, "version": w.version}
+	if refused := l.permit(c, w.verb, details); refused != nil {
 		return refused
 	}
-	if err := upgrader.ChangeWishes(l.o.StateDir, name, func(all *wish.Wishes) error { return change(all, by) }); err != nil {
+	back := l.leadsBack(name, w)
+	if back {
+		if refused := l.permit(c, "downgrade", details); refused != nil {
+			return refusal(refused.Name, "to pin %s to %s is a downgrade: %v", name, w.version, refused)
+		}
+	}
+	if err := upgrader.ChangeWishes(l.o.StateDir, name, func(all *wish.Wishes) error {
+		// It took time to ask, and the target may have moved on meanwhile.
+		if !back && l.leadsBack(name, w) {
+			return fmt.Errorf("%s moved on meanwhile, and a pin to %s leads it back now; ask again", name, w.version)
+		}
+		return w.change(all, by)
+	}); err != nil {
 		return failure(err)
 	}
 	l.daemon.Look(name)
 	return nil
+}
+
+func (l *link) leadsBack(name string, w wished) bool {
+	return w.pin && upgrader.LeadsBack(l.o.StateDir, name, wish.Pin{Version: w.version})
 }
 
 // userName is whom a wish is signed with.

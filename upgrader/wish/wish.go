@@ -119,6 +119,11 @@ func (p Pin) Matches(v fetcher.Version) bool {
 	return ok && err == nil
 }
 
+// LeadsBelow reports whether the pin rules a version out, and may match older ones.
+func (p Pin) LeadsBelow(v fetcher.Version) bool {
+	return !p.Matches(v) && (p.pattern() || fetcher.Version(p.Version).Compare(v) < 0)
+}
+
 func (p Pin) pattern() bool { return strings.ContainsAny(p.Version, "*?") }
 
 // Allows reports whether a version may come into question, as far as the pin goes.

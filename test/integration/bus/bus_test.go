@@ -48,6 +48,8 @@ func TestBus(t *testing.T) {
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
 		m.Run("useradd", "--system", "alice")
 		m.Run("useradd", "--system", "mallory")
+		m.Run("useradd", "--system", "bob")
+		m.Run("useradd", "--system", "carol")
 		source, authority := m.HTTPSSource(server, nil)
 		m.Write("/etc/upgraderd/ca.pem", string(authority))
 		m.Write("/etc/upgraderd/hello.upgrade", fmt.Sprintf(`[Upgrade]
@@ -85,6 +87,7 @@ WindowSec=1s
 			m.Eventually("2.0.0 serves", serves("2.0.0"))
 		})
 		t.Run("rule", func(t *testing.T) { ruled(t, m.In(t), source) })
+		t.Run("wishes", func(t *testing.T) { wished(t, m.In(t)) })
 		t.Run("cancel", func(t *testing.T) { cancelled(t, m.In(t), source) })
 		t.Run("log level", func(t *testing.T) { logs(t, m.In(t)) })
 		t.Run("away", func(t *testing.T) { away(t, m.In(t)) })
@@ -200,6 +203,7 @@ func refused(t *testing.T, m *kit.Machine) {
 		call(base, "Manager", "Reload"),
 		{"busctl", "set-property", name, "/org/freedesktop/LogControl1", "org.freedesktop.LogControl1", "LogLevel", "s", "debug"},
 		{"upgraderd", "upgrade", "hello"}, {"upgraderd", "fetch", "hello"}, {"upgraderd", "rollback", "hello"}, {"upgraderd", "forgive", "hello"},
+		{"upgraderd", "hold", "hello"}, {"upgraderd", "pin", "hello", "1.0.0"}, {"upgraderd", "pin", "hello", "0.9"}, {"upgraderd", "skip", "hello", "9.9.9"},
 	}
 	for _, argv := range verbs {
 		said := m.Fails(append(lab.As("mallory"), argv...)...)
@@ -383,6 +387,60 @@ func ruled(t *testing.T, m *kit.Machine, source *kit.Source) {
 	}
 }
 
+// wished has bob hold, pin, skip and forgive by a rule, of a hello that went back from
+// 2.0.0 to 1.0.0. To pin 1.0.0 is a downgrade then, which carol may.
+func wished(t *testing.T, m *kit.Machine) {
+	m.Write("/etc/polkit-1/rules.d/10-bob.rules", `polkit.addRule(function(action, subject) {
+	var may = {bob: ["hold", "pin", "skip", "forgive"], carol: ["pin", "downgrade"], alice: ["downgrade"]}[subject.user];
+	if (may && may.indexOf(action.id.replace("`+name+`.", "")) >= 0)
+		return polkit.Result.YES;
+});
+`)
+	m.Eventually("polkit has read the rule", func() bool {
+		_, err := m.Machine.Run(t.Context(), append(lab.As("bob"), "upgraderd", "hold", "hello", "--for=2h", "--reason=fair")...)
+		return err == nil
+	})
+	if out := m.Run("upgraderd", "status", "hello"); !strings.Contains(out, "by bob because fair") {
+		t.Errorf("status: %s", out)
+	}
+	for _, step := range []struct{ user, line, want string }{
+		{"bob", "hold hello --reason=longer", "hello: held by bob because longer"},
+		{"bob", "unhold hello", "hello: no more held by bob because longer"},
+		{"bob", "unhold hello", "hello is not held"},
+		{"bob", "skip hello 7.0.0 7.1.0", "hello: skips 7.0.0, 7.1.0"},
+		{"bob", "skip hello --none", "hello: does not skip 7.0.0, 7.1.0 any more"},
+		{"bob", "pin hello ?.0.0", "hello: pinned to ?.0.0 by bob"},
+		{"bob", "pin hello --none", "hello: no more pinned to ?.0.0 by bob"},
+		{"bob", "pin hello 2.0.0", "hello: pinned to 2.0.0 by bob"},
+		{"bob", "forgive hello", "nothing of hello is known bad"},
+		{"carol", "pin hello 1.0.0", "hello: pinned to 1.0.0 by carol"},
+		{"carol", "pin hello --none", "hello: no more pinned to 1.0.0 by carol"},
+	} {
+		if out := m.Run(append(lab.As(step.user), strings.Fields("upgraderd "+step.line)...)...); !strings.Contains(out, step.want) {
+			t.Errorf("%s: %s: got %s, want %s", step.user, step.line, out, step.want)
+		}
+		if got := get(m, hello, "Target", "State"); got != `s "idle"` && step.user == "bob" && !strings.Contains(step.line, "2.0.0") {
+			t.Errorf("after %s it is %s", step.line, got)
+		}
+	}
+	for _, step := range []struct{ user, line, want string }{
+		{"bob", "pin hello 1.0.0", "to pin hello to 1.0.0 is a downgrade"},
+		{"bob", "pin hello 1.*", "to pin hello to 1.* is a downgrade"},
+		{"bob", "pin hello *", "a pin to every version is none"},
+		{"alice", "pin hello 2.0.0", ".pin"},
+		{"alice", "pin hello 1.0.0", ".pin"},
+		{"carol", "hold hello", ".hold"},
+		{"carol", "skip hello 7.0.0", ".skip"},
+		{"carol", "forgive hello", ".forgive"},
+		{"bob", "hold nobody", "no target"},
+		{"bob", "hold hello --reason=" + strings.Repeat("x", 300), "at most 256"},
+	} {
+		if out := m.Fails(append(lab.As(step.user), strings.Fields("upgraderd "+step.line)...)...); !strings.Contains(out, step.want) {
+			t.Errorf("%s: %s: got %s, want %s", step.user, step.line, out, step.want)
+		}
+	}
+}
+
 // cancelled has a fetch taken back that would take minutes.
 func cancelled(t *testing.T, m *kit.Machine, source *kit.Source) {
 	m.Write("/etc/upgraderd/hello.upgrade.d/slow.conf", "[Source]\nBandwidthMax=16K\n")
@@ -483,7 +541,7 @@ func away(t *testing.T, m *kit.Machine) {
 	m.Run("upgraderd", "upgrade", "hello", "2.0.0")
 
 	m.Run("systemctl", "stop", service)
-	for _, argv := range [][]string{{"upgraderd", "monitor"}, append(lab.As("alice"), "upgraderd", "rollback", "hello")} {
+	for _, argv := range [][]string{{"upgraderd", "monitor"}, append(lab.As("alice"), "upgraderd", "rollback", "hello"), append(lab.As("bob"), "upgraderd", "hold", "hello")} {
 		if said := m.Fails(argv...); !strings.Contains(said, "systemctl start "+service) {
 			t.Errorf("%v without a daemon: %s", argv, said)
 		}
