@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 	"github.com/upgraderd/upgraderd/upgrader/realm"
 	"github.com/upgraderd/upgraderd/upgrader/store"
@@ -162,7 +163,7 @@ func distinct(targets []*Target) error {
 		case names[t.Name]:
 			return fmt.Errorf("target %q is given twice", t.Name)
 		case t.Config == "" && units[t.Unit] != "":
-			return fmt.Errorf("targets %q and %q both name %s; give each unit one target", units[t.Unit], t.Name, t.Unit)
+			return advice.Give(fmt.Errorf("targets %q and %q both name %s", units[t.Unit], t.Name, t.Unit), "give each unit one target")
 		}
 		names[t.Name] = true
 		if t.Config == "" {

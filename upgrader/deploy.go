@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
 
@@ -166,7 +167,7 @@ func (p Parcel) Installed(stateDir string) (string, bool, error) {
 		return "", false, err
 	}
 	if have == p.digest && current.Version != p.Version {
-		return "", false, fmt.Errorf("these are the bytes of %s, which is installed, and not of %s; build it anew, or deploy it as %s", current.Version, p.Version, current.Version)
+		return "", false, advice.Give(fmt.Errorf("these are the bytes of %s, which is installed, and not of %s", current.Version, p.Version), "build it anew, or deploy it as %s", current.Version)
 	}
 	return current.Name, have == p.digest, nil
 }

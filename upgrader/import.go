@@ -49,6 +49,9 @@ func (e *ImportError) Error() string {
 
 func (e *ImportError) Unwrap() error { return e.Err }
 
+// Advice is the hint.
+func (e *ImportError) Advice() string { return e.Hint }
+
 var errNoList = errors.New("with Manifest=no there is no list that could say which release the files are")
 
 func unimportable(hint, format string, a ...any) error {

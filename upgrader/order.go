@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
@@ -128,7 +129,7 @@ func Place(stateDir, target string, o Order) (id string, err error) {
 func viewForOrder(stateDir, target string) (*store.Store, error) {
 	s, err := store.View(filepath.Join(stateDir, target))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s has no release yet; the first one comes by itself once upgraderd.service runs", target)
+		return nil, advice.Give(fmt.Errorf("%s has no release yet", target), "the first one comes by itself once upgraderd.service runs")
 	}
 	return s, err
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
@@ -152,5 +153,5 @@ func (m *machine) retireSwap(ctx context.Context) error {
 
 // errGone is a unit that may not be moved any more.
 func errGone(unit string) error {
-	return fmt.Errorf("the target's .upgrade file is gone, and with it the right to move %s; restart it by hand", unit)
+	return advice.Give(fmt.Errorf("the target's .upgrade file is gone, and with it the right to move %s", unit), "restart it by hand")
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 )
 
@@ -34,7 +35,7 @@ func (d *Daemon) TakeBack(target, id string) error {
 	case m == nil || !waits && !(st.Begun && st.Order.ID == id):
 		return fmt.Errorf("take back an order of %s: %w", target, ErrNoOrder)
 	case st.Begun && st.Order.ID == id && st.State != Fetching:
-		return fmt.Errorf("take back an order of %s, which is %s %s: %w\nTo undo what it does: upgraderd rollback %s", target, st.State, version(st.To), ErrTooLate, target)
+		return advice.Give(fmt.Errorf("take back an order of %s, which is %s %s: %w", target, st.State, version(st.To), ErrTooLate), "to undo what it does: upgraderd rollback %s", target)
 	}
 	m.taken.Store(&id)
 	if stop := m.stop.Load(); stop != nil {

@@ -40,6 +40,8 @@ func (e *unitError) Error() string {
 	return fmt.Sprintf("[%s] %s %s; %s", e.Code, e.Unit, e.What, e.Hint)
 }
 
+func (e *unitError) Advice() string { return e.Hint }
+
 // usable refuses a unit that systemd could not load.
 func usable(unit string, f systemd.Facts) error {
 	switch f.LoadState {

@@ -71,7 +71,7 @@ back. What comes after -- are arguments that its program gets from then on.
 				return withStatus(exitUsage, err)
 			}
 			if os.Geteuid() != 0 && !a.dry {
-				return errors.New("only root may write units and .upgrade files\nTo see what would be written: upgraderd adopt --dry-run " + unit)
+				return advise(errors.New("only root may write units and .upgrade files"), "to see what would be written: upgraderd adopt --dry-run %s", unit)
 			}
 			a.bus = systemd.New(systemd.Options{})
 			defer func() { _ = a.bus.Close() }()
@@ -238,7 +238,7 @@ func (a *adopter) agree(question string) error {
 	}
 	f, ok := a.in.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
-		return withStatus(exitUsage, errors.New("nobody can be asked here: stdin is no terminal\nSay --yes, or --dry-run to see only"))
+		return withStatus(exitUsage, advise(errors.New("nobody can be asked here: stdin is no terminal"), "say --yes, or --dry-run to see only"))
 	}
 	fmt.Fprint(a.out, question+" [y/N] ")
 	answer, _ := bufio.NewReader(io.LimitReader(f, 64)).ReadString('\n')
@@ -252,7 +252,7 @@ func (a *adopter) agree(question string) error {
 func installedHere() error {
 	for _, name := range []string{units.ProgramPath, stateDir, "/etc/upgraderd"} {
 		if _, err := os.Stat(name); err != nil {
-			return fmt.Errorf("%w\nFirst: upgraderd install, and what it says is next", err)
+			return advise(err, "first: upgraderd install, and what it says is next")
 		}
 	}
 	return nil
@@ -296,7 +296,7 @@ func (a *adopter) move(ctx context.Context, unit string) error {
 	if back != nil {
 		return errors.Join(err, fmt.Errorf("put everything back: %w", back))
 	}
-	return fmt.Errorf("%w\nEverything was put back, and it runs as before; see why: journalctl -u %s", err, unit)
+	return advise(fmt.Errorf("%w\nEverything was put back, and it runs as before", err), "see why: journalctl -u %s", unit)
 }
 
 // revert takes an adoption back, and the service with it. The daemon forgets the
@@ -407,7 +407,7 @@ func (a *adopter) undo(ctx context.Context, unit string) error {
 	}
 	if u.Target != "" {
 		if pending, err := upgrader.Pending(stateDir, u.Target); err != nil || pending {
-			return errors.Join(err, fmt.Errorf("an upgrade of %s is under way\nWait for its verdict: upgraderd status %s", u.Target, u.Target))
+			return errors.Join(err, advise(fmt.Errorf("an upgrade of %s is under way", u.Target), "wait for its verdict: upgraderd status %s", u.Target))
 		}
 	}
 	if a.dry {

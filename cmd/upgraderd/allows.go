@@ -28,7 +28,7 @@ may touch.`,
 				return withStatus(exitFailure, fmt.Errorf("no target needs %s of %q", args[1], args[0]))
 			}
 			if args[1] == "start" && !installed(args[0]) {
-				return withStatus(exitFailure, fmt.Errorf("%q has no unit file, so that a start could make it whatever the caller says\nPut the units in place with: upgraderd install", args[0]))
+				return withStatus(exitFailure, advise(fmt.Errorf("%q has no unit file, so that a start could make it whatever the caller says", args[0]), "put the units in place with: upgraderd install"))
 			}
 			return nil
 		},

@@ -54,7 +54,7 @@ and vi.`,
 				return err
 			}
 			if os.Geteuid() != 0 {
-				return errors.New("only root may write .upgrade files\nTo see them: upgraderd cat " + e.target)
+				return advise(errors.New("only root may write .upgrade files"), "to see them: upgraderd cat %s", e.target)
 			}
 			if e.full {
 				e.file = config.OwnFile(e.target)
@@ -206,13 +206,13 @@ func editor() ([]string, error) {
 			return []string{path}, nil
 		}
 	}
-	return nil, errors.New("there is no editor\nName one in $EDITOR, or give the text with --stdin")
+	return nil, advise(errors.New("there is no editor"), "name one in $EDITOR, or give the text with --stdin")
 }
 
 // check reads the target with the new text in it.
 func (e *editing) check(text []byte) error {
 	if e.full && len(bytes.TrimSpace(text)) == 0 {
-		return errors.New("an empty .upgrade file would mask the target\nTo be rid of it, remove " + e.file)
+		return advise(errors.New("an empty .upgrade file would mask the target"), "to be rid of it, remove %s", e.file)
 	}
 	if err := config.Try("/", e.target, e.file, text).Err(); err != nil {
 		return fmt.Errorf("%w\nThat is not in order, so %s is left as it was", err, e.file)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -28,7 +29,7 @@ This is what ExecReload= of a supervised unit runs; an operator says
 				dir, _, _ = strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
 			}
 			if dir == "" {
-				return withStatus(exitUsage, fmt.Errorf("no runtime directory: this runs as ExecReload= of a unit with RuntimeDirectory=\nUse systemctl reload UNIT, or name the directory with --runtime-dir"))
+				return withStatus(exitUsage, advise(errors.New("no runtime directory: this runs as ExecReload= of a unit with RuntimeDirectory="), "use systemctl reload UNIT, or name the directory with --runtime-dir"))
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()

@@ -110,7 +110,7 @@ func pickAttempt(all []upgrader.Attempt, args []string) (upgrader.Attempt, error
 			return a, nil
 		}
 	}
-	return upgrader.Attempt{}, fmt.Errorf("attempt %d of %s is not remembered; those from %d to %d are", number, args[0], all[0].Number, all[len(all)-1].Number)
+	return upgrader.Attempt{}, advise(fmt.Errorf("attempt %d of %s is not remembered", number, args[0]), "those from %d to %d are", all[0].Number, all[len(all)-1].Number)
 }
 
 // unitOf is what the target's .upgrade file names, or would most likely have where

@@ -85,7 +85,7 @@ func unholdCommand() *cobra.Command {
 func holdTime(span, date string, now time.Time) (time.Duration, error) {
 	switch {
 	case span != "" && date != "":
-		return 0, errors.New("--for= and --until= are two ways to say one thing; leave one out")
+		return 0, advise(errors.New("--for= and --until= are two ways to say one thing"), "leave one out")
 	case date != "":
 		t, err := parseDate(date, now)
 		if err != nil {
@@ -140,5 +140,5 @@ func parseDate(s string, now time.Time) (time.Time, error) {
 		}
 		return at(1), nil
 	}
-	return time.Time{}, fmt.Errorf("--until=%q is no date; write it as 2026-12-01, 18:00 or '2026-12-01 18:00', with UTC behind it if it is that", s)
+	return time.Time{}, advise(fmt.Errorf("--until=%q is no date", s), "write it as 2026-12-01, 18:00 or '2026-12-01 18:00', with UTC behind it if it is that")
 }

@@ -105,7 +105,7 @@ func (p *passwordFlags) seal(key minisign.PrivateKey) ([]byte, error) {
 		return nil, err
 	}
 	if password == "" {
-		return nil, errors.New("the password is empty; say --no-password if that is meant")
+		return nil, advise(errors.New("the password is empty"), "say --no-password if that is meant")
 	}
 	if p.file == "" {
 		again, err := p.read("Once more: ")
@@ -133,7 +133,7 @@ func (p *passwordFlags) open(name string) (minisign.PrivateKey, error) {
 		return key, nil
 	}
 	if p.none {
-		return key, fmt.Errorf("%s is encrypted; leave --no-password out", name)
+		return key, advise(fmt.Errorf("%s is encrypted", name), "leave --no-password out")
 	}
 	password, err := p.read("Password of " + name + ": ")
 	if err != nil {
@@ -153,7 +153,7 @@ func (p *passwordFlags) read(prompt string) (string, error) {
 	}
 	in := int(os.Stdin.Fd())
 	if !term.IsTerminal(in) {
-		return "", errors.New("there is no terminal to ask for a password; use --password-file= or --no-password")
+		return "", advise(errors.New("there is no terminal to ask for a password"), "use --password-file= or --no-password")
 	}
 	fmt.Fprint(os.Stderr, prompt)
 	line, err := term.ReadPassword(in)

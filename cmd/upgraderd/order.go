@@ -45,7 +45,7 @@ there is nothing newer.`,
 			if len(args) == 2 {
 				o.Version = args[1]
 			} else if o.AllowDowngrade {
-				return withStatus(exitUsage, errors.New("--allow-downgrade needs a VERSION: which one is meant?"))
+				return withStatus(exitUsage, advise(errors.New("--allow-downgrade needs a VERSION"), "say which one is meant; upgraderd list %s --check shows them", args[0]))
 			}
 			return order(cmd, args[0], o, noWait)
 		},
@@ -158,7 +158,7 @@ func wakeDaemon(ctx context.Context, at scope) error {
 	}
 	result, err := bus.Reload(ctx, daemonUnit)
 	if err == nil && result != systemd.ResultDone && result != systemd.ResultUnknown {
-		err = fmt.Errorf("reload %s: job is %q; see journalctl -u upgraderd", daemonUnit, result)
+		err = advise(fmt.Errorf("reload %s: job is %q", daemonUnit, result), "see journalctl -u upgraderd")
 	}
 	return err
 }
@@ -186,7 +186,7 @@ func awaitAnswer(ctx context.Context, dir string, t *upgrader.Target, o upgrader
 		case err != nil || answered:
 			return a, err
 		case !stands:
-			return upgrader.Answer{}, fmt.Errorf("%s: another order took the place of this one; see upgraderd status %s", target, target)
+			return upgrader.Answer{}, advise(fmt.Errorf("%s: another order took the place of this one", target), "see upgraderd status %s", target)
 		}
 		st := upgrader.ReadStatus(dir, []*upgrader.Target{t})[0]
 		// What an import is about lies here; of the source it says nothing.
@@ -228,5 +228,8 @@ func tellAnswer(w io.Writer, t *upgrader.Target, o upgrader.Order, a upgrader.An
 			return nil
 		}
 	}
-	return fmt.Errorf("%s: %s: %s: %s", target, o, a.Verdict, cmp.Or(a.Reason, "see journalctl -u upgraderd"))
+	if a.Reason == "" {
+		return advise(fmt.Errorf("%s: %s: %s", target, o, a.Verdict), "see journalctl -u upgraderd")
+	}
+	return fmt.Errorf("%s: %s: %s: %s", target, o, a.Verdict, a.Reason)
 }

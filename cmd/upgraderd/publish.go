@@ -71,7 +71,7 @@ hosts have for it goes to --trust=.`,
 					return withStatus(exitUsage, errors.New("--delta= is for SHA256SUMS; hosts that follow a TUF repository fetch whole files"))
 				}
 				if len(keys)+len(commands) > 0 || lastDay != "" {
-					return withStatus(exitUsage, errors.New("--tuf= has its own keys and its own days; leave --key=, --sign= and --best-before= out"))
+					return withStatus(exitUsage, advise(errors.New("--tuf= has its own keys and its own days"), "leave --key=, --sign= and --best-before= out"))
 				}
 				return publishTUF(ctx, cmd.OutOrStdout(), o, tuf)
 			}

@@ -25,7 +25,7 @@ func runSourceCommand() *cobra.Command {
 			defer stop()
 			conn, err := net.FileConn(os.Stdin)
 			if err != nil {
-				return withStatus(exitUsage, errors.New("standard input is no connection; upgraderd-source.socket starts this"))
+				return withStatus(exitUsage, advise(errors.New("standard input is no connection"), "upgraderd-source.socket starts this"))
 			}
 			defer conn.Close()
 			at, err := scopeOf(cmd, "/")

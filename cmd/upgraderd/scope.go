@@ -36,7 +36,7 @@ func addScope(root *cobra.Command) {
 			return err
 		}
 		if cmd.HasParent() && !slices.Contains(slices.Concat(userVerbs(), anywhere()), cmd.Name()) {
-			return withStatus(exitUsage, fmt.Errorf("%s has no --user\nIt is the same for the system and for users, or for the system alone", cmd.CommandPath()))
+			return withStatus(exitUsage, advise(fmt.Errorf("%s has no --user", cmd.CommandPath()), "leave it out: the verb is the same for the system and for users, or for the system alone"))
 		}
 		cmd.Root().SetOut(inWordsOf(cmd, shown{os.Stdout}))
 		return nil
@@ -64,7 +64,7 @@ func scopeOf(cmd *cobra.Command, root string) (scope, error) {
 		return scope{realm.System(), root}, err
 	}
 	if system, err := cmd.Flags().GetBool("system"); err != nil || system {
-		return scope{}, withStatus(exitUsage, errors.New("--user and --system exclude each other: whose services are meant?"))
+		return scope{}, withStatus(exitUsage, advise(errors.New("--user and --system exclude each other"), "say whose services are meant: yours, or the system's"))
 	}
 	if filepath.Clean(root) != "/" {
 		return scope{}, withStatus(exitUsage, errors.New("--user and --root= do not go together: what is yours is where your session says"))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -47,7 +48,7 @@ SIGUSR1 goes to the worker, SIGTERM stops.`,
 		ValidArgsFunction: complete(true, nil),
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return withStatus(exitUsage, fmt.Errorf("no program to supervise\nName it after --, as in: upgraderd supervise -- /srv/app/bin/app"))
+				return withStatus(exitUsage, advise(errors.New("no program to supervise"), "name it after --, as in: upgraderd supervise -- /srv/app/bin/app"))
 			}
 			return nil
 		},
@@ -132,7 +133,7 @@ func runtimeDir() (dir string, remove func(), err error) {
 		return dir, func() {}, nil
 	}
 	if os.Getenv("INVOCATION_ID") != "" {
-		return "", nil, fmt.Errorf("no runtime directory\nAdd RuntimeDirectory=%%N to the unit's [Service] section")
+		return "", nil, advise(errors.New("no runtime directory"), "add RuntimeDirectory=%%N to the unit's [Service] section")
 	}
 	dir, err = os.MkdirTemp("", "upgraderd-")
 	if err != nil {
@@ -145,7 +146,7 @@ func runtimeDir() (dir string, remove func(), err error) {
 func parseSignal(name string) (syscall.Signal, error) {
 	sig := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(name), "SIG"))
 	if sig == 0 {
-		return 0, fmt.Errorf("--stop-signal=%q: not a signal; give a name such as SIGQUIT", name)
+		return 0, advise(fmt.Errorf("--stop-signal=%q: not a signal", name), "give a name such as SIGQUIT")
 	}
 	return sig, nil
 }

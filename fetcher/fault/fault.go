@@ -147,6 +147,9 @@ func (e *Error) Error() string {
 // Unwrap gives what happened.
 func (e *Error) Unwrap() error { return e.Err }
 
+// Advice is the hint.
+func (e *Error) Advice() string { return e.Hint }
+
 // New is an error that lasts until somebody does something about it.
 func New(code Code, err error, hint string) *Error {
 	return &Error{Code: code, Err: err, Hint: hint}

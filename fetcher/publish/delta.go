@@ -313,7 +313,7 @@ func (d Deltas) format(size int64) (delta.Format, error) {
 		return tool, nil
 	}
 	if len(tools) == 0 {
-		return "", fmt.Errorf("no tool is called %q; deltas are made by bsdiff, zstd or auto", d)
+		return "", &advised{fmt.Errorf("no tool is called %q", d), "deltas are made by bsdiff, zstd or auto"}
 	}
 	return "", fmt.Errorf("%s is not installed, so no patch can be made", tools[len(tools)-1])
 }

@@ -31,10 +31,10 @@ func Name(file, version string) (name, pattern string, err error) {
 	name, pattern = before+version+after, before+"@v"+after
 	p, err := fetcher.ParsePattern(pattern)
 	if err != nil {
-		return "", "", fmt.Errorf("name %q makes no pattern; give the file another: %w", file, err)
+		return "", "", &advised{fmt.Errorf("name %q makes no pattern: %w", file, err), "give the file another name"}
 	}
 	if v, ok := p.Match(name); !ok || string(v) != version {
-		return "", "", fmt.Errorf("a host would not read %s out of %q; give the file another name", version, name)
+		return "", "", &advised{fmt.Errorf("a host would not read %s out of %q", version, name), "give the file another name"}
 	}
 	if strings.HasPrefix(name, manifestName) || strings.HasPrefix(name, ".") || strings.HasPrefix(name, bestBefore) {
 		return "", "", fmt.Errorf("%q means something else in such a directory", name)

@@ -79,7 +79,7 @@ type Result struct {
 func Add(ctx context.Context, o Options) (Result, error) {
 	switch {
 	case len(o.Signers) == 0:
-		return Result{}, errors.New("nobody signs the list; name a key")
+		return Result{}, &advised{errors.New("nobody signs the list"), "name a key"}
 	case len(o.Keys) == 0:
 		return Result{}, errors.New("no key to verify the list by")
 	case o.DeltasFrom < 0 || o.DeltasFrom > DeltasFromMax:
@@ -230,7 +230,7 @@ func (a *addition) take(ctx context.Context, artifact string) error {
 	}
 	was, known := a.listed[name]
 	if known && was != digest {
-		return fmt.Errorf("%s is published with other bytes; a version names one set of bytes, so raise the version", name)
+		return &advised{fmt.Errorf("%s is published with other bytes", name), "a version names one set of bytes, so raise the version"}
 	}
 	if have, err := digestOf(ctx, filepath.Join(a.o.Dir, name)); known && err == nil && have == digest {
 		return nil

@@ -211,7 +211,7 @@ func (r *repository) take(ctx context.Context, artifact string) (bool, error) {
 	}
 	was := r.targets.Signed.Targets[name]
 	if was != nil && !was.Equal(*target) {
-		return false, fmt.Errorf("%s is published with other bytes; a version names one set of bytes, so raise the version", name)
+		return false, &advised{fmt.Errorf("%s is published with other bytes", name), "a version names one set of bytes, so raise the version"}
 	}
 	if have, err := digestOf(ctx, filepath.Join(r.o.Dir, at)); was != nil && err == nil && have == digest {
 		return false, nil

@@ -81,7 +81,7 @@ func LoadRoleKeys(dir string) (RoleKeys, error) {
 		keys[role] = private
 	}
 	if len(keys) == 0 {
-		return nil, fmt.Errorf("%s holds none of root.pem, targets.pem, snapshot.pem and timestamp.pem; make them: upgraderd keygen --tuf %s", dir, dir)
+		return nil, &advised{fmt.Errorf("%s holds none of root.pem, targets.pem, snapshot.pem and timestamp.pem", dir), "make them: upgraderd keygen --tuf " + dir}
 	}
 	return keys, nil
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
 	"github.com/upgraderd/upgraderd/upgrader/supervisor"
 )
@@ -65,7 +66,7 @@ func (w Wishes) Check() error {
 		}
 	}
 	if w.StopSignal != "" && unix.SignalNum("SIG"+strings.TrimPrefix(strings.ToUpper(w.StopSignal), "SIG")) == 0 {
-		return fmt.Errorf("--stop-signal=%q: not a signal; give a name such as SIGQUIT", w.StopSignal)
+		return advice.Give(fmt.Errorf("--stop-signal=%q: not a signal", w.StopSignal), "give a name such as SIGQUIT")
 	}
 	return nil
 }

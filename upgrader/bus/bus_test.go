@@ -16,6 +16,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/test/dbustest"
 	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 	"github.com/upgraderd/upgraderd/upgrader/progress"
 	diskstore "github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/wish"
@@ -290,8 +291,12 @@ func TestMonitor(t *testing.T) {
 	s.Changed(app)
 	c := dialed(t, b)
 	follows(t, c)
-	if err := c.Monitor(t.Context(), []string{"nobody"}, nil); called(err) != errorNoTarget {
+	err := c.Monitor(t.Context(), []string{"nobody"}, nil)
+	if called(err) != errorNoTarget {
 		t.Errorf("of no target: %v", err)
+	}
+	if got := advice.Of(err); !slices.Equal(got, []string{"upgraderd status lists those that are"}) || !strings.HasSuffix(err.Error(), "; "+got[0]) {
+		t.Errorf("what to do about %v: %q", err, got)
 	}
 	heard := make(chan string, 100)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -11,6 +11,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 	"github.com/upgraderd/upgraderd/upgrader/progress"
 	"github.com/upgraderd/upgraderd/upgrader/wish"
 )
@@ -20,7 +21,7 @@ import (
 const verbTimeout = askTimeout + 30*time.Second
 
 // ErrNoDaemon tells that nobody has the daemon's name.
-var ErrNoDaemon = errors.New("upgraderd.service is not on the bus; start it: systemctl start upgraderd.service")
+var ErrNoDaemon = advice.Give(errors.New("upgraderd.service is not on the bus"), "start it: systemctl start upgraderd.service")
 
 // Client talks to the daemon. It is for one goroutine.
 type Client struct {
@@ -41,7 +42,7 @@ func Dial(ctx context.Context, at string) (*Client, error) {
 	// In their order, however slow we are.
 	c.conn, err = dbus.Dial(at, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
 	if err != nil {
-		return nil, fmt.Errorf("connect to the bus at %s: %w; see: systemctl status dbus", at, err)
+		return nil, advice.Give(fmt.Errorf("connect to the bus at %s: %w", at, err), "see: systemctl status dbus")
 	}
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
@@ -108,6 +109,7 @@ func (c *Client) call(ctx context.Context, path dbus.ObjectPath, face, member st
 	case <-ctx.Done():
 		return fmt.Errorf("the daemon did not answer: %w", ctx.Err())
 	}
+	call.Err = understood(call.Err)
 	switch name := called(call.Err); name {
 	case "":
 	case errorServiceUnknown, "org.freedesktop.DBus.Error.NameHasNoOwner":
@@ -115,7 +117,7 @@ func (c *Client) call(ctx context.Context, path dbus.ObjectPath, face, member st
 	case errorNoReply:
 		return fmt.Errorf("it went away before it answered: %w", ErrNoDaemon)
 	case errorInteractive:
-		return fmt.Errorf("%w; do it as root, or where a password can be asked for", call.Err)
+		return advice.Give(call.Err, "do it as root, or where a password can be asked for")
 	}
 	if call.Err != nil {
 		return call.Err
@@ -149,7 +151,7 @@ func (c *Client) Order(ctx context.Context, target string, o upgrader.Order) (Jo
 	members := map[upgrader.OrderVerb]string{upgrader.OrderFetch: "Fetch", upgrader.OrderUpgrade: "Upgrade", upgrader.OrderRollback: "Rollback"}
 	member := members[o.Verb]
 	if o.DespiteHold {
-		return Job{}, fmt.Errorf("only root's order goes despite a hold; end it before: upgraderd unhold %s", target)
+		return Job{}, advice.Give(errors.New("only root's order goes despite a hold"), "end it before: upgraderd unhold %s", target)
 	}
 	if o.AllowDowngrade {
 		member = "Downgrade"
@@ -245,7 +247,7 @@ func (c *Client) Await(ctx context.Context, j Job, show func(View)) (upgrader.An
 		case v.Answer.ID == j.Order.ID:
 			return v.Answer, nil
 		case away && fresh && v.Order != j.Order.ID && v.State != string(upgrader.Recovering):
-			return upgrader.Answer{}, fmt.Errorf("%s: the daemon came back without the order; see upgraderd status %s", v.Name, v.Name)
+			return upgrader.Answer{}, advice.Give(fmt.Errorf("%s: the daemon came back without the order", v.Name), "see upgraderd status %s", v.Name)
 		}
 		show(v)
 		s, err := c.next(ctx)
@@ -267,9 +269,9 @@ func (c *Client) Await(ctx context.Context, j Job, show func(View)) (upgrader.An
 			}
 			switch Result(result) {
 			case ResultReplaced:
-				return upgrader.Answer{}, fmt.Errorf("%s: another order took the place of this one; see upgraderd status %s", v.Name, v.Name)
+				return upgrader.Answer{}, advice.Give(fmt.Errorf("%s: another order took the place of this one", v.Name), "see upgraderd status %s", v.Name)
 			case ResultDropped:
-				return upgrader.Answer{}, fmt.Errorf("%s is not followed any more; see upgraderd verify %s", v.Name, v.Name)
+				return upgrader.Answer{}, advice.Give(fmt.Errorf("%s is not followed any more", v.Name), "see upgraderd verify %s", v.Name)
 			}
 			verdict, _ := body[string](s, 4)
 			reason, _ := body[string](s, 5)
@@ -299,7 +301,7 @@ func (c *Client) next(ctx context.Context) (*dbus.Signal, error) {
 			return nil, ctx.Err()
 		case s, ok := <-c.signals:
 			if !ok {
-				return nil, errors.New("the connection to the bus ended; see: systemctl status dbus")
+				return nil, advice.Give(errors.New("the connection to the bus ended"), "see: systemctl status dbus")
 			}
 			switch name, _ := body[string](s, 0); {
 			case s.Sender == busFace && s.Name == busFace+".NameOwnerChanged" && name == Name:

@@ -2,12 +2,14 @@ package bus
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/godbus/dbus/v5"
 
 	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 )
 
@@ -115,7 +117,7 @@ func (l *link) order(c caller, name, verb string, o upgrader.Order) (*job, *dbus
 	l.mu.Unlock()
 	// A rollback may end the trial that another order began.
 	if before != nil && o.Verb != upgrader.OrderRollback {
-		return nil, refusal(errorTargetBusy, "%s has an order to %s already, which is job %d; wait for its end, or cancel it", name, before.order, before.id)
+		return nil, refuse(errorTargetBusy, advice.Give(fmt.Errorf("%s has an order to %s already, which is job %d", name, before.order, before.id), "wait for its end, or cancel it"))
 	}
 	id, err := upgrader.Place(l.o.StateDir, name, o)
 	if err != nil {

@@ -3,11 +3,14 @@ package bus
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/godbus/dbus/v5"
 	"github.com/godbus/dbus/v5/introspect"
+
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 )
 
 // nameMax bounds a target's name in a call; a file's name has no more.
@@ -44,7 +47,7 @@ func (l *link) managerFace() face {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			if len(name) > nameMax || l.targets[name] == nil {
-				return "/", refusal(errorNoTarget, "no target %.40q is followed; upgraderd status lists those that are", name)
+				return "/", refuse(errorNoTarget, advice.Give(fmt.Errorf("no target %.40q is followed", name), "upgraderd status lists those that are"))
 			}
 			return targetPath(name), nil
 		}},

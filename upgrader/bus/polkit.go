@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 )
 
 const (
@@ -92,13 +95,13 @@ func (l *link) ask(c caller, action string, details map[string]string) *dbus.Err
 	case errors.Is(err, context.DeadlineExceeded):
 		// Who was asked for a password is not to give it in vain.
 		authority.Go(polkitFace+".CancelCheckAuthorization", dbus.FlagNoReplyExpected, nil, id)
-		return refusal(errorAccessDenied, "polkit did not answer within %v whether %s is allowed; see: systemctl status polkit", limit, action)
+		return refuse(errorAccessDenied, advice.Give(fmt.Errorf("polkit did not answer within %v whether %s is allowed", limit, action), "see: systemctl status polkit"))
 	case err != nil:
-		return refusal(errorAccessDenied, "polkit cannot be asked whether %s is allowed: %v; see: systemctl status polkit", action, err)
+		return refuse(errorAccessDenied, advice.Give(fmt.Errorf("polkit cannot be asked whether %s is allowed: %w", action, err), "see: systemctl status polkit"))
 	case r.Authorized:
 		return nil
 	case r.Challenge && !c.interactive:
 		return refusal(errorInteractive, "%s needs a password, and the caller cannot be asked for one", action)
 	}
-	return refusal(errorAccessDenied, "polkit does not allow %s; do it as root, or have a rule in /etc/polkit-1/rules.d allow it", action)
+	return refuse(errorAccessDenied, advice.Give(fmt.Errorf("polkit does not allow %s", action), "do it as root, or have a rule in /etc/polkit-1/rules.d allow it"))
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 )
 
@@ -239,13 +240,13 @@ func (s *Server) dial(ctx context.Context) (_ *link, err error) {
 	var r uint32
 	err = l.conn.BusObject().CallWithContext(greeting, busFace+".RequestName", 0, Name, uint32(dbus.NameFlagDoNotQueue)).Store(&r)
 	if called(err) == errorAccessDenied {
-		return nil, fmt.Errorf("%w; run: upgraderd install; systemctl reload dbus", err)
+		return nil, advice.Give(err, "run: upgraderd install; systemctl reload dbus")
 	}
 	if err != nil {
 		return nil, err
 	}
 	if got := dbus.RequestNameReply(r); got != dbus.RequestNameReplyPrimaryOwner {
-		return nil, fmt.Errorf("somebody else has it (%s); see: busctl status %s", got, Name)
+		return nil, advice.Give(fmt.Errorf("somebody else has it (%s)", got), "see: busctl status %s", Name)
 	}
 	return l, nil
 }

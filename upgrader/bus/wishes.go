@@ -12,6 +12,7 @@ import (
 
 	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 	"github.com/upgraderd/upgraderd/upgrader/wish"
 )
 
@@ -90,7 +91,7 @@ func (l *link) wish(c caller, name string, w wished) *dbus.Error {
 	by := wish.Mark{By: userName(uid), Reason: w.reason, When: time.Now().UTC().Truncate(time.Second)}
 	// Tried on none first: polkit is not asked about what cannot be.
 	if err := wish.Try(func(all *wish.Wishes) error { return w.change(all, by) }); err != nil {
-		return refusal(errorInvalidArgs, "%v", err)
+		return refuse(errorInvalidArgs, err)
 	}
 	details := map[string]string{"target": name, "version": w.version}
 	if refused := l.permit(c, w.verb, details); refused != nil {
@@ -99,13 +100,13 @@ func (l *link) wish(c caller, name string, w wished) *dbus.Error {
 	back := l.leadsBack(name, w)
 	if back {
 		if refused := l.permit(c, "downgrade", details); refused != nil {
-			return refusal(refused.Name, "to pin %s to %s is a downgrade: %v", name, w.version, refused)
+			return refuse(refused.Name, fmt.Errorf("to pin %s to %s is a downgrade: %w", name, w.version, understood(*refused)))
 		}
 	}
 	if err := upgrader.ChangeWishes(l.o.StateDir, name, func(all *wish.Wishes) error {
 		// It took time to ask, and the target may have moved on meanwhile.
 		if !back && l.leadsBack(name, w) {
-			return fmt.Errorf("%s moved on meanwhile, and a pin to %s leads it back now; ask again", name, w.version)
+			return advice.Give(fmt.Errorf("%s moved on meanwhile, and a pin to %s leads it back now", name, w.version), "ask again")
 		}
 		return w.change(all, by)
 	}); err != nil {

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 )
 
 // Code is a stable reason, printed in brackets behind a message.
@@ -103,16 +105,15 @@ func ofHost(err error) bool {
 	}, func(of error) bool { return errors.Is(err, of) })
 }
 
-// Err joins the errors into one, nil if there is none. Hints follow their
-// message after a semicolon.
+// Err joins the errors into one, nil if there is none. Hints are advice.
 func (ds Diagnostics) Err() error {
 	var errs []error
 	for _, d := range ds.Errors() {
-		text := d.String()
+		err := errors.New(d.String())
 		if d.Hint != "" {
-			text += "; " + d.Hint
+			err = advice.Give(err, "%s", d.Hint)
 		}
-		errs = append(errs, errors.New(text))
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

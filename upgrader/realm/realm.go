@@ -25,6 +25,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 )
 
 // SystemState is where the system's releases and records are.
@@ -94,7 +96,7 @@ func User() (Realm, error) {
 	uid := os.Geteuid()
 	runtime := fromEnvironment("XDG_RUNTIME_DIR", "/run/user/"+strconv.Itoa(uid))
 	if owner, ok := ownerOf(runtime); ok && owner != uid {
-		return Realm{}, fmt.Errorf("--user: %s is the runtime directory of user %d, and you are user %d\nLog in as the user whose services are meant, as with: machinectl shell USER@.host", runtime, owner, uid)
+		return Realm{}, advice.Give(fmt.Errorf("--user: %s is the runtime directory of user %d, and you are user %d", runtime, owner, uid), "log in as the user whose services are meant, as with: machinectl shell USER@.host")
 	}
 	config := fromEnvironment("XDG_CONFIG_HOME", home+"/.config")
 	state := fromEnvironment("XDG_STATE_HOME", home+"/.local/state")

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 )
 
 // The control socket speaks one line of JSON each way: a Request, then, when
@@ -52,7 +54,7 @@ const (
 func controlPath(runtimeDir string) string { return filepath.Join(runtimeDir, "control") }
 
 // errUnanswered is a supervisor that took a request and ended before it was over.
-var errUnanswered = errors.New("it went away; see the journal of the unit")
+var errUnanswered = advice.Give(errors.New("it went away"), "see the journal of the unit")
 
 // RequestHandover asks the supervisor whose runtime directory this is for a
 // handover, and waits until it is over or ctx ends. The supervisor goes on

@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 )
 
 // Pass is the dialect in which a worker is told which of its descriptors are
@@ -51,7 +53,7 @@ func ParsePass(s string) (Pass, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("--pass=%q: not a dialect; give systemd, nginx, server-starter or einhorn", s)
+	return "", advice.Give(fmt.Errorf("--pass=%q: not a dialect", s), "give systemd, nginx, server-starter or einhorn")
 }
 
 // ready is how a worker that speaks this dialect is seen to be ready, if nothing

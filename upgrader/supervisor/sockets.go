@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 )
 
 // Listen is a socket that the supervisor opens itself.
@@ -37,7 +39,7 @@ func ParseListen(s string) (Listen, error) {
 	}
 	l := Listen{Name: name, Network: network, Address: address}
 	bad := func(why string) (Listen, error) {
-		return Listen{}, fmt.Errorf("--listen=%q: %s; give [NAME=]tcp:HOST:PORT, udp:…, unix:/PATH or unixgram:/PATH", s, why)
+		return Listen{}, advice.Give(fmt.Errorf("--listen=%q: %s", s, why), "give [NAME=]tcp:HOST:PORT, udp:…, unix:/PATH or unixgram:/PATH")
 	}
 	if !ok || address == "" {
 		return bad("no address")

@@ -48,6 +48,9 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// Advice is the hint.
+func (e *Error) Advice() string { return e.Hint }
+
 // HasCode reports whether err is an [*Error] with one of these codes.
 func HasCode(err error, codes ...string) bool {
 	var e *Error

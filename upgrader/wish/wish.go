@@ -21,6 +21,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/upgraderd/upgraderd/fetcher"
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
 
@@ -147,7 +148,7 @@ func (w *Wishes) Skip(version string, m Mark) error {
 	}
 	w.Skips = slices.DeleteFunc(w.Skips, func(s Skip) bool { return fetcher.Version(s.Version).Compare(v) == 0 })
 	if len(w.Skips) >= skipsMax {
-		return fmt.Errorf("%d versions are skipped already; take those back that are of no interest any more", skipsMax)
+		return advice.Give(fmt.Errorf("%d versions are skipped already", skipsMax), "take those back that are of no interest any more")
 	}
 	w.Skips = append(w.Skips, Skip{Version: version, Mark: m})
 	return nil
@@ -230,7 +231,7 @@ func (h Hold) check() error {
 	case h.ID == "" || len(h.ID) > byMax:
 		return errors.New("a hold has no ID")
 	case h.ForSec < 0 || h.ForSec > int64(holdMost/time.Second):
-		return fmt.Errorf("a hold of %d seconds: want more than none, and at most ten years; without a time it lasts until it is taken back", h.ForSec)
+		return advice.Give(fmt.Errorf("a hold of %d seconds: want more than none, and at most ten years", h.ForSec), "without a time it lasts until it is taken back")
 	}
 	return h.Mark.check()
 }
@@ -241,7 +242,7 @@ func (p Pin) check() error {
 		return fmt.Errorf("%q is neither a version nor a pattern of versions such as 1.4.*: %w", p.Version, err)
 	}
 	if strings.Trim(p.Version, "*") == "" {
-		return errors.New("a pin to every version is none; take it back instead")
+		return advice.Give(errors.New("a pin to every version is none"), "take it back instead")
 	}
 	return p.Mark.check()
 }

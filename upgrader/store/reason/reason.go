@@ -55,6 +55,9 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// Advice is the hint.
+func (e *Error) Advice() string { return e.Hint }
+
 // Of tells the code of the outermost Error in err's chain, "" where there is
 // none.
 func Of(err error) Code {
