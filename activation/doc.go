@@ -21,7 +21,8 @@
 // # Readiness out
 //
 // [Ready], [Reloading], [Stopping], [Status], [ExtendTimeout], [Watchdog] and
-// [Barrier] send one datagram each to $NOTIFY_SOCKET. See sd_notify(3).
+// [Barrier] send one datagram each to $NOTIFY_SOCKET. See sd_notify(3). [OnReload]
+// has the configuration read again when systemd or a supervisor asks for that.
 //
 // # Kept across restarts
 //

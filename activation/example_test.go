@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -204,6 +205,37 @@ func ExampleReloading() {
 	// Output:
 	// RELOADING=1 MONOTONIC_USEC=…
 	// READY=1
+}
+
+// A service that looks at all of its configuration before it uses any of it, so
+// that a bad one changes nothing.
+func ExampleOnReload() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	var greeting atomic.Value
+	load := func(context.Context) error {
+		text, err := os.ReadFile("/var/lib/upgraderd/hello-conf/current/hello.conf")
+		if err == nil && len(text) == 0 {
+			err = errors.New("hello.conf is empty")
+		}
+		if err == nil {
+			greeting.Store(string(text))
+		}
+		return err
+	}
+	if err := load(ctx); err != nil {
+		log.Fatal(err)
+	}
+	activation.OnReload(ctx, load) // before READY=1, which Serve sends
+	err := activation.Serve(ctx, activation.Server{HTTP: &http.Server{
+		Addr: ":8080",
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, greeting.Load())
+		}),
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
 }
 
 func ExampleStopping() {

@@ -169,6 +169,11 @@ func (m *machine) judgeFacts(f systemd.Facts) (opinion, string) {
 		return nobodysFault, "the unit was stopped"
 	case f.InvocationID != r.Invocation:
 		return nobodysFault, "the unit was started anew by somebody else"
+	case r.Swap == SwapReload:
+		// Where the reload is over once the signal is sent, this comes later.
+		if why, bad := keptItsOwn(f); bad {
+			return turnedBad, why
+		}
 	case r.Swap == SwapHandover:
 		if st, ok := serving(f); ok && st.Release != "" && st.Release != r.To {
 			return nobodysFault, fmt.Sprintf("the unit was moved to release %q by somebody else", st.Release)

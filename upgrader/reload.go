@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"syscall"
 	"time"
 
+	"github.com/upgraderd/upgraderd/upgrader/journal"
+	"github.com/upgraderd/upgraderd/upgrader/statusline"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
@@ -40,6 +44,9 @@ func (m *machine) reload(ctx context.Context, before systemd.Facts, to store.Rel
 		m.record.Down = f.ActiveState == "inactive"
 		return m.turnedBad(ctx, began, "it ended in the reload: "+ending(f))
 	case f.Running() && f.InvocationID == before.InvocationID && result == systemd.ResultDone:
+		if why, ok := keptItsOwn(f); ok {
+			return m.turnedBad(ctx, began, why)
+		}
 		m.base = f
 		return ReleaseServed, nil
 	case f.Running() && f.InvocationID == before.InvocationID && vain(result):
@@ -50,7 +57,11 @@ func (m *machine) reload(ctx context.Context, before systemd.Facts, to store.Rel
 			}
 			return m.inconclusive(ctx, why)
 		}
-		return m.turnedBad(ctx, began, fmt.Sprintf("the reload ended as %q; the reason stands in: journalctl -u %s", result, m.target.Unit))
+		why := fmt.Sprintf("the reload ended as %q; the reason stands in: journalctl -u %s", result, m.target.Unit)
+		if st, ok := serving(f); ok && strings.HasPrefix(st.Note, statusline.ReloadFailed) {
+			why = journal.Clean(st.Note)
+		}
+		return m.turnedBad(ctx, began, why)
 	case result == systemd.ResultUnknown && f.InvocationID == before.InvocationID:
 		return StepFailed, errors.Join(fmt.Errorf("nobody saw how the reload of %s ended", m.target.Unit), err)
 	}
@@ -58,6 +69,20 @@ func (m *machine) reload(ctx context.Context, before systemd.Facts, to store.Rel
 		return StepFailed, errors.Join(err, uerr)
 	}
 	return m.inconclusive(ctx, fmt.Sprintf("somebody else acted on the unit: the reload ended as %q, and %s", result, ending(f)))
+}
+
+// keptItsOwn tells of a service that did not take its configuration, and said so
+// in the one way that there is for it: ERRNO= of sd_notify(3) at the end of the
+// reload. systemd has no reload that fails with Type=notify-reload.
+func keptItsOwn(f systemd.Facts) (why string, ok bool) {
+	if f.StatusErrno == 0 {
+		return "", false
+	}
+	why = fmt.Sprintf("the service did not take it: %s", syscall.Errno(f.StatusErrno))
+	if f.StatusText != "" {
+		why = "the service did not take it: " + journal.Clean(f.StatusText)
+	}
+	return why, true
 }
 
 // reloadUnit reloads the unit and waits for it to come to rest. Facts with an

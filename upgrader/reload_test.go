@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/upgraderd/upgraderd/upgrader/statusline"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
 
@@ -213,4 +214,57 @@ func TestProgramAndConfig(t *testing.T) {
 
 func good(st TargetStatus) bool {
 	return st.State == Idle && st.Last != nil && st.Last.Verdict == VerdictGood
+}
+
+// A service that keeps its old configuration says so by ERRNO=: at the end of the
+// reload, or, where the reload was but a signal, while it is watched. It goes on
+// with what it had, and is told to read that.
+func TestConfigRefused(t *testing.T) {
+	for name, late := range map[string]bool{"in the reload": false, "while it is watched": true} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(t *testing.T, w *world) {
+				w.configured()
+				old := w.running("1.0")
+				say := func(number int32, text string) {
+					w.unit.facts.StatusErrno, w.unit.facts.StatusText = number, text
+				}
+				w.unit.hook = func(verb string) (systemd.Result, error, bool) {
+					if !strings.HasPrefix(verb, "reload") {
+						return "", nil, false
+					}
+					switch current := w.unit.link("current"); {
+					case current == old:
+						say(0, "")
+					case late:
+						time.AfterFunc(3*time.Second, func() { w.unit.set(func() { say(22, "Reload refused: line 3") }) })
+					default:
+						say(22, "Reload refused: line 3")
+					}
+					return systemd.ResultDone, nil, true
+				}
+				w.start()
+				w.publish("1.1", "")
+				w.settles(old, VerdictRolledBack)
+				w.saysOnce("the service did not take it: Reload refused: line 3")
+				if w.unit.count("restart") != 0 || w.unit.facts.StatusErrno != 0 {
+					t.Errorf("restarted %d times, and ERRNO= is %d", w.unit.count("restart"), w.unit.facts.StatusErrno)
+				}
+				w.oracle()
+			})
+		})
+	}
+}
+
+// A supervisor's worker that does not take its configuration gives the reason, old
+// workers that drain or not.
+func TestWorkerRefusesConfig(t *testing.T) {
+	before := systemd.Facts{StatusText: statusline.Format(statusline.Status{Release: "1.0-aaaaaaaaaaaa", PID: 7, Generation: 2, Draining: 1})}
+	after := before
+	after.StatusText = statusline.Format(statusline.Status{Release: "1.0-aaaaaaaaaaaa", PID: 7, Generation: 2, Draining: 1, Note: statusline.ReloadFailed + "line 3"})
+	if why, ok := supervisorRefused(after, after); ok {
+		t.Errorf("taken for the supervisor's own refusal: %s", why)
+	}
+	if why, ok := supervisorRefused(before, after); ok {
+		t.Errorf("taken for the supervisor's own refusal: %s", why)
+	}
 }

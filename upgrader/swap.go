@@ -476,6 +476,9 @@ func supervisorRefused(before, f systemd.Facts) (string, bool) {
 	if why, refused := strings.CutPrefix(now.Note, statusline.Refused); ok && refused {
 		return "the supervisor refused: " + journal.Clean(why), true
 	}
+	if ok && strings.HasPrefix(now.Note, statusline.ReloadFailed) {
+		return "", false
+	}
 	if was.Starting != "" || was.Draining > 0 && now.Generation == was.Generation && now.Note == was.Note {
 		return fmt.Sprintf("the handover was refused while %d old workers drain", was.Draining), true
 	}

@@ -20,6 +20,8 @@ func handoverCommand() *cobra.Command {
 		Short: "Ask a unit's supervisor for a new worker, and wait for it",
 		Long: `Ask the supervisor for a handover and wait until it is over. Exit status 0: the
 new worker serves. Exit status 1: it does not, and the old one never noticed.
+Where the supervisor has --reload= and no other release is to run, the worker is
+told to read its configuration again, and 1 means that it did not take it.
 
 This is what ExecReload= of a supervised unit runs; an operator says
 "systemctl reload UNIT". A stop of the unit meanwhile ends it with status 0 there.`,
@@ -47,9 +49,12 @@ This is what ExecReload= of a supervised unit runs; an operator says
 			case underSystemd:
 				return nil
 			}
-			if reply.Already {
+			switch {
+			case reply.Told:
+				fmt.Printf("%s was told to read its configuration again\n", reply.Release)
+			case reply.Already:
 				fmt.Printf("%s serves already\n", reply.Release)
-			} else {
+			default:
 				fmt.Printf("%s serves\n", reply.Release)
 			}
 			return nil

@@ -26,6 +26,7 @@ func superviseCommand() *cobra.Command {
 		ready      string
 		stopSignal string
 		pass       string
+		reload     string
 		proof      bool
 	)
 	// Before anything that takes time: this may be a supervisor that goes on as a
@@ -40,7 +41,7 @@ func superviseCommand() *cobra.Command {
 this process's PID stay, the worker changes.
 
 Under systemd this is ExecStart= of a Type=notify service, with
-ExecReload=upgraderd handover. SIGHUP and SIGUSR2 mean the same as a reload,
+ExecReload=upgraderd handover. SIGHUP and SIGUSR2 ask for a new worker, too,
 SIGUSR1 goes to the worker, SIGTERM stops.`,
 		Example: `  ExecStart=/usr/bin/upgraderd supervise --root=%S/upgraderd/app -- bin/app -v
   ExecStart=/usr/bin/upgraderd supervise --root=%S/upgraderd/web --pass=nginx -- bin/nginx -p {release} -c nginx.conf
@@ -69,6 +70,9 @@ SIGUSR1 goes to the worker, SIGTERM stops.`,
 				if opts.Ready, err = supervisor.ParseReady(ready); err != nil {
 					return withStatus(exitUsage, err)
 				}
+			}
+			if opts.Reload, err = supervisor.ParseReload(reload); err != nil {
+				return withStatus(exitUsage, err)
 			}
 			if stopSignal != "" {
 				if opts.StopSignal, err = parseSignal(stopSignal); err != nil {
@@ -107,6 +111,7 @@ SIGUSR1 goes to the worker, SIGTERM stops.`,
 	f.StringArrayVar(&listen, "listen", nil, "open a `SOCKET` that no .socket unit holds,\n[NAME=]NETWORK:ADDRESS (repeatable)")
 	f.StringVar(&pass, "pass", "systemd", "the `DIALECT` in which a worker is told of its\nsockets: systemd, nginx, server-starter or einhorn\n")
 	f.StringVar(&ready, "ready", "", "a worker is ready `WHEN` it says so (notify), it\nwaits on its sockets (accepting), a time is over\n(after=TIME), or a command succeeds\n(default notify; accepting with another --pass)")
+	f.StringVar(&reload, "reload", "handover", "the `WAY` in which a reload of the release that serves\nalready goes: a new worker (handover), a signal to the\nworker (SIGNAL), or that and to wait for what it says\n(notify=SIGNAL)\n")
 	f.DurationVar(&opts.StartTimeout, "start-timeout", supervisor.DefaultStartTimeout, "`time` a worker may take to become ready\n")
 	f.DurationVar(&opts.DrainTimeout, "drain-timeout", supervisor.DefaultDrainTimeout, "`time` an old worker has to finish its work\n")
 	f.StringVar(&stopSignal, "stop-signal", "", "the `signal` that asks a worker to drain\n(default SIGTERM; SIGQUIT for nginx, SIGUSR2 for\neinhorn)")

@@ -95,6 +95,8 @@ const (
 	WorkerEnded
 	WorkerAdopted
 	WorkerStalled
+	WorkerTold
+	ReloadFailed
 	SupervisorRenewed
 	SupervisorOutdated
 	HandoverRefused

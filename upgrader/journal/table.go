@@ -444,6 +444,18 @@ func table() map[Event]Description {
 			"The worker of @UPGRADERD_TARGET@ missed its watchdog",
 			"WatchdogSec= of the unit holds for the worker too. It gets SIGABRT, and Restart= decides what comes next.",
 		},
+		WorkerTold: {
+			"WorkerTold", "d75173de90534e3d8ac5bb91b4b6fe26", slog.LevelInfo,
+			"{release} is told by {signal} to read its configuration again: worker {pid}",
+			"The worker of @UPGRADERD_TARGET@ is told to read its configuration again",
+			"The unit was reloaded, and there was no other release to hand over to. With --reload= of the supervisor that starts no process.",
+		},
+		ReloadFailed: {
+			"ReloadFailed", "9e102796f26e46a2ba41c629dff023d7", slog.LevelWarn,
+			"{release} was not reloaded: {reason}",
+			"The worker of @UPGRADERD_TARGET@ did not take its configuration",
+			"@UPGRADERD_REASON@\nIt goes on with the configuration that it had.",
+		},
 		SupervisorRenewed: {
 			"SupervisorRenewed", "4ee26d924d5a48ed914577bf87914623", LevelNotice,
 			"goes on as the upgraderd that was installed, in the same process: {path}",

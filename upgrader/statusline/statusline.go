@@ -40,6 +40,10 @@ type Status struct {
 // the release.
 const Refused = "handover refused: "
 
+// ReloadFailed opens the note of a supervisor whose worker was told to read its
+// configuration again and did not take it.
+const ReloadFailed = "the reload failed: "
+
 // Format gives the sentence, for example
 //
 //	Serving 1.4.2-0123456789ab (pid 812, generation 3); starting 1.5.0-ba9876543210; 2 draining: 14 sessions

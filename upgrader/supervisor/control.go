@@ -24,6 +24,8 @@ import (
 // Request asks the supervisor for something.
 type Request struct {
 	Verb string `json:"verb"` // "handover"
+	// New wants a new worker, whatever [Options.Reload] is.
+	New bool `json:"new,omitempty"`
 }
 
 // Reply is the supervisor's answer, sent when the request is over.
@@ -34,6 +36,9 @@ type Reply struct {
 	Release string `json:"release,omitempty"`
 	// Already says that the release on trial served before the request.
 	Already bool `json:"already,omitempty"`
+	// Told says that there was nothing to hand over to, and the worker read its
+	// configuration again.
+	Told bool `json:"told,omitempty"`
 	// Refused says that there is an Error because of what the supervisor is about,
 	// and not because of a release: nothing was tried.
 	Refused bool `json:"refused,omitempty"`
@@ -60,14 +65,18 @@ var errUnanswered = advice.Give(errors.New("it went away"), "see the journal of 
 // handover, and waits until it is over or ctx ends. The supervisor goes on
 // either way. One that is renewed just then is asked again: twice does no harm.
 func RequestHandover(ctx context.Context, runtimeDir string) (Reply, error) {
-	r, err := requestHandover(ctx, runtimeDir)
+	return request(ctx, runtimeDir, Request{Verb: "handover"})
+}
+
+func request(ctx context.Context, runtimeDir string, what Request) (Reply, error) {
+	r, err := requestOnce(ctx, runtimeDir, what)
 	if errors.Is(err, errUnanswered) {
-		r, err = requestHandover(ctx, runtimeDir)
+		r, err = requestOnce(ctx, runtimeDir, what)
 	}
 	return r, err
 }
 
-func requestHandover(ctx context.Context, runtimeDir string) (Reply, error) {
+func requestOnce(ctx context.Context, runtimeDir string, what Request) (Reply, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", controlPath(runtimeDir))
 	if err != nil {
@@ -75,7 +84,7 @@ func requestHandover(ctx context.Context, runtimeDir string) (Reply, error) {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if err := json.NewEncoder(conn).Encode(Request{Verb: "handover"}); err != nil {
+	if err := json.NewEncoder(conn).Encode(what); err != nil {
 		return Reply{}, fmt.Errorf("ask the supervisor: %w", unanswered(err))
 	}
 	var r Reply

@@ -31,6 +31,9 @@ func (s *Supervisor) gone(w *worker, e Exit) {
 	case roleDraining:
 		s.drained(w, e)
 	}
+	if r := s.reloading; r != nil && r.w == w {
+		s.reloadEnded(r, fmt.Errorf("worker %d %s", w.pid, e))
+	}
 	s.buryOrphans()
 	if s.result == nil { // else the next supervisor needs what is remembered
 		_ = s.remember()

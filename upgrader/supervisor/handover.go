@@ -19,8 +19,9 @@ const refusedShown = time.Minute
 
 // handover begins the change from the worker that serves to a new one.
 // reply gets the outcome, once; it must have room for it. It is nil where
-// nobody waits.
-func (s *Supervisor) handover(reply chan<- Reply) {
+// nobody waits. Unless anew is set, a worker of the very release that would be
+// started is told to read its configuration again instead.
+func (s *Supervisor) handover(reply chan<- Reply, anew bool) {
 	refuse := func(format string, args ...any) {
 		why := fmt.Sprintf(format, args...)
 		s.releaseReports()
@@ -49,7 +50,7 @@ func (s *Supervisor) handover(reply chan<- Reply) {
 		return
 	}
 	if w := s.starting; w != nil {
-		if w.release == rel { // asking twice joins the one under way
+		if w.release == rel && anew { // asking twice joins the one under way
 			s.join(reply)
 			return
 		}
@@ -59,6 +60,14 @@ func (s *Supervisor) handover(reply chan<- Reply) {
 	if rel == s.serving.release && s.onTrial(rel) {
 		s.tellStatusAgain()
 		answer(reply, Reply{Release: rel.name(), Already: true})
+		return
+	}
+	if rel == s.serving.release && !anew {
+		if s.reloading != nil {
+			refuse("the worker reads its configuration again already; wait for its end")
+			return
+		}
+		s.reload(reply)
 		return
 	}
 	if len(s.draining) >= s.opts.MaxDraining {
@@ -229,6 +238,9 @@ func (s *Supervisor) ready(w *worker) {
 	s.emit(journal.WorkerReady, append(s.about(w), slog.Duration("took", time.Since(w.started)))...)
 	if old != nil {
 		s.drain(old, s.opts.StopSignal)
+	}
+	if r := s.reloading; r != nil { // the new one has read it, since it was started later
+		s.reloadEnded(r, nil)
 	}
 	if len(s.waiting) > 0 { // they read the status next
 		s.releaseReports()

@@ -71,6 +71,8 @@ func playSupervisor(args []string) {
 			o.Ready, err = ParseReady(value)
 		case "renew":
 			o.renewEvery, err = time.ParseDuration(value)
+		case "reload":
+			o.Reload, err = ParseReload(value)
 		case "pass":
 			o.Pass, err = ParsePass(value)
 		case "max":
@@ -173,6 +175,22 @@ func playWorker() {
 	}
 	if has("forge") {
 		activation.Notify("MAINPID=1", "STOPPING=1", "STATUS=evil\x01one\x7f")
+	}
+	switch { // what a program does that is told by SIGHUP to read its configuration
+	case has("reloads"):
+		config := filepath.Join(filepath.Dir(filepath.Dir(os.Args[0])), "config")
+		activation.OnReload(context.Background(), func(context.Context) error {
+			text, err := os.ReadFile(config)
+			if err == nil && string(text) == "bad" {
+				err = errors.New("line 1: bad")
+			}
+			if err == nil {
+				os.WriteFile(config+".read", text, 0o600)
+			}
+			return err
+		}, syscall.SIGHUP)
+	case has("mute"):
+		signal.Ignore(syscall.SIGHUP)
 	}
 	if !has("never") {
 		activation.Notify("READY=1", "STATUS=at work")

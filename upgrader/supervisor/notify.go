@@ -3,6 +3,7 @@ package supervisor
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -27,6 +28,8 @@ type notification struct {
 	ready, watchdog, watchdogTrigger bool
 	barrier                          bool
 	status                           *string
+	reloading                        time.Duration // MONOTONIC_USEC= of RELOADING=1, 0 without
+	errno                            *int
 	extend                           time.Duration
 	watchdogEvery                    time.Duration
 	store, unstore                   bool
@@ -47,6 +50,8 @@ func (n *notification) close() {
 // supervisor speaks for the unit.
 func parseNotification(data []byte) (notification, error) {
 	var n notification
+	var reloads bool
+	var now time.Duration
 	for line := range strings.SplitSeq(strings.TrimRight(string(data), "\n"), "\n") {
 		key, value, ok := strings.Cut(line, "=")
 		if !ok {
@@ -60,6 +65,16 @@ func parseNotification(data []byte) (notification, error) {
 			n.watchdogTrigger = value == "trigger"
 		case "BARRIER":
 			n.barrier = value == "1"
+		case "RELOADING":
+			reloads = value == "1"
+		case "MONOTONIC_USEC":
+			if us, err := strconv.ParseUint(value, 10, 63); err == nil && us <= math.MaxInt64/1000 {
+				now = time.Duration(us) * time.Microsecond
+			}
+		case "ERRNO":
+			if e, ok := parseErrno(value); ok {
+				n.errno = &e
+			}
 		case "STATUS":
 			n.status = &value
 		case "EXTEND_TIMEOUT_USEC", "WATCHDOG_USEC":
@@ -80,7 +95,25 @@ func parseNotification(data []byte) (notification, error) {
 			n.fdName = value
 		}
 	}
+	if reloads {
+		n.reloading = now
+	}
 	return n, nil
+}
+
+// parseErrno reads a number or a name, as systemd does, which passes over what is
+// neither.
+func parseErrno(s string) (errno int, ok bool) {
+	const most = 4095 // of the kernel's MAX_ERRNO
+	if n, err := strconv.ParseUint(s, 10, 12); err == nil {
+		return int(n), true
+	}
+	for n := 1; n <= most; n++ {
+		if name := unix.ErrnoName(syscall.Errno(n)); name != "" && name == s {
+			return n, true
+		}
+	}
+	return 0, false
 }
 
 // microseconds reads a positive count of µs, at most a day: a worker must

@@ -46,6 +46,7 @@ func (s *Supervisor) notified(w *worker, n notification) {
 	if n.ready {
 		s.ready(w)
 	}
+	s.heardReload(w, n)
 }
 
 // extend moves the deadline of the worker's phase: at least d from now.

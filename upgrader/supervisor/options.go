@@ -52,6 +52,10 @@ type Options struct {
 	// Pass is how a worker is told of its sockets. Default: as systemd tells it.
 	// It comes with defaults of its own for Ready and StopSignal.
 	Pass Pass
+	// Reload is what a request for a handover means where there is nothing to hand
+	// over to: the release that is to run serves already. Signals that mean
+	// Handover, and a worker's own request, start a new worker whatever it says.
+	Reload Reload
 	// StopSignal asks a worker to drain. Default SIGTERM.
 	StopSignal syscall.Signal
 	// MaxDraining refuses a handover while so many old workers drain.

@@ -54,6 +54,7 @@ func TestParseListen(t *testing.T) {
 // What a worker can send us, whatever it is, must not get past these bounds.
 func FuzzNotification(f *testing.F) {
 	for _, s := range []string{
+		"RELOADING=1\nMONOTONIC_USEC=18446744073709551615", "READY=1\nERRNO=ENOENT", "ERRNO=-1\nMONOTONIC_USEC=x",
 		"READY=1", "STATUS=a\nREADY=1\n", "EXTEND_TIMEOUT_USEC=18446744073709551615", "WATCHDOG=trigger\nWATCHDOG_USEC=1",
 		"FDSTORE=1\nFDNAME=upgraderd.state", "MAINPID=1\nSTOPPING=1\nERRNO=2", "=\n==\n\x00", "FDSTOREREMOVE=1\nFDNAME=:",
 	} {
@@ -67,6 +68,9 @@ func FuzzNotification(f *testing.F) {
 		if n.extend < 0 || n.extend > 24*time.Hour || n.watchdogEvery < 0 || n.watchdogEvery > 24*time.Hour {
 			t.Errorf("times out of bounds: %+v", n)
 		}
+		if n.reloading < 0 || n.errno != nil && (*n.errno < 0 || *n.errno > 4095) {
+			t.Errorf("out of bounds: %+v", n)
+		}
 		if n.status != nil && strings.Contains(*n.status, "\n") {
 			t.Errorf("a status of two lines: %q", *n.status)
 		}
@@ -74,6 +78,19 @@ func FuzzNotification(f *testing.F) {
 			t.Errorf("a worker may name a descriptor %q", n.fdName)
 		}
 	})
+}
+
+func TestParseErrno(t *testing.T) {
+	for in, want := range map[string]int{"0": 0, "22": 22, "ENOENT": 2, "EINVAL": 22} {
+		if got, ok := parseErrno(in); !ok || got != want {
+			t.Errorf("%q: got %d, %t, want %d", in, got, ok, want)
+		}
+	}
+	for _, in := range []string{"", "-22", "enoent", "NONE", "99999999999"} {
+		if got, ok := parseErrno(in); ok {
+			t.Errorf("%q: got %d, want to pass over it", in, got)
+		}
+	}
 }
 
 func TestWaitedDescriptors(t *testing.T) {

@@ -33,6 +33,7 @@ type Supervisor struct {
 	serving    *worker
 	starting   *worker
 	draining   []*worker
+	reloading  *reloading // nil while no reload is waited for
 	// waiting are those who asked for the handover under way.
 	waiting []chan<- Reply
 	// lost is how the serving worker ended while another was starting.
@@ -193,7 +194,7 @@ func (s *Supervisor) after(d time.Duration, f func()) *time.Timer {
 func (s *Supervisor) signalled(sig syscall.Signal) {
 	switch s.opts.Meaning[sig] {
 	case Handover:
-		s.handover(nil) // the outcome is in the journal
+		s.handover(nil, true) // the outcome is in the journal
 	case Forward:
 		if s.serving != nil {
 			if err := s.serving.signal(sig); err != nil {
@@ -211,7 +212,7 @@ func (s *Supervisor) ask(r Request) Reply {
 	s.post(func() {
 		switch r.Verb {
 		case "handover":
-			s.handover(reply)
+			s.handover(reply, r.New || s.opts.Reload.Signal == 0)
 		default:
 			reply <- Reply{Error: fmt.Sprintf("verb %q is not known; this supervisor knows handover", r.Verb)}
 		}

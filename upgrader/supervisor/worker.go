@@ -136,14 +136,15 @@ func Predecessor() int {
 	return pid
 }
 
-// RequestOwnHandover is [RequestHandover] for a worker: to its own supervisor, whose
-// notify socket lies beside the control socket.
+// RequestOwnHandover is [RequestHandover] for a worker, which wants a new one in its
+// place: to its own supervisor, whose notify socket lies beside the control
+// socket.
 func RequestOwnHandover(ctx context.Context) (Reply, error) {
 	notify := os.Getenv("NOTIFY_SOCKET")
 	if !IsWorker() || notify == "" {
 		return Reply{}, errors.New("this process is no worker of a supervisor")
 	}
-	return RequestHandover(ctx, filepath.Dir(notify))
+	return request(ctx, filepath.Dir(notify), Request{Verb: "handover", New: true})
 }
 
 // listenKeys are the variables of sd_listen_fds(3), and what systemd 262 adds.

@@ -26,7 +26,7 @@ func TestFacts(t *testing.T) {
 	}
 	want := Facts{
 		ID: "app.service", LoadState: "loaded", ActiveState: "active", SubState: "running", InvocationID: "abcd",
-		TriggeredBy: []string{"app.socket"}, Dependents: []string{"bound.service", "needs.service"}, Type: "notify", MainPID: 812, NRestarts: 2, StatusText: "Serving x",
+		TriggeredBy: []string{"app.socket"}, Dependents: []string{"bound.service", "needs.service"}, Type: "notify", MainPID: 812, NRestarts: 2, StatusText: "Serving x", StatusErrno: 22,
 		ExecStart:    [][]string{{"/bin/a", "supervise"}},
 		TimeoutStart: 90 * time.Second, TimeoutStop: -1,
 		Watch: 1,

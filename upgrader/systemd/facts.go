@@ -66,6 +66,8 @@ type Facts struct {
 	NRestarts uint32
 	// StatusText is the service's STATUS=.
 	StatusText string
+	// StatusErrno is the service's ERRNO=, 0 where it said none.
+	StatusErrno int32
 	// ExecMainCode is CLD_EXITED (1), CLD_KILLED (2) or CLD_DUMPED (3) once
 	// the main process ended; ExecMainStatus its exit status or signal.
 	ExecMainCode, ExecMainStatus int32
@@ -144,6 +146,7 @@ func parseFacts(unit, service map[string]dbus.Variant) Facts {
 		MainPID:          value[uint32](service, "MainPID"),
 		NRestarts:        value[uint32](service, "NRestarts"),
 		StatusText:       value[string](service, "StatusText"),
+		StatusErrno:      value[int32](service, "StatusErrno"),
 		ExecMainCode:     value[int32](service, "ExecMainCode"),
 		ExecMainStatus:   value[int32](service, "ExecMainStatus"),
 		ExecStart:        commands(service["ExecStart"]),

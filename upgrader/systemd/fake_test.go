@@ -56,6 +56,7 @@ func startPID1(t *testing.T, b *dbustest.Bus) *pid1 {
 			"MainPID":          dbus.MakeVariant(uint32(812)),
 			"NRestarts":        dbus.MakeVariant(uint32(2)),
 			"StatusText":       dbus.MakeVariant("Serving x"),
+			"StatusErrno":      dbus.MakeVariant(int32(22)),
 			"TimeoutStartUSec": dbus.MakeVariant(uint64(90e6)),
 			"TimeoutStopUSec":  dbus.MakeVariant(^uint64(0)),
 			"ExecStart": dbus.MakeVariant([]execLine{
