@@ -48,6 +48,11 @@ func runParent(c *Config) error {
 			c.Fetcher = nil
 		}
 	}
+	if c.Fetcher != nil {
+		if f := p.tellOrigin(); f != nil {
+			defer f.Close()
+		}
+	}
 	p.runtimeDir, err = os.MkdirTemp("", "overseer-")
 	if err != nil {
 		return fmt.Errorf("make a runtime directory: %w", err)

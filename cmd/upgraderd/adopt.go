@@ -38,7 +38,8 @@ func adoptCommand() *cobra.Command {
 		Long: `Read UNIT as systemd has loaded it, decide which swap it can have, and write what
 that takes: a drop-in for the service, a .socket unit where it listens for itself,
 and a .upgrade file. The files are shown first, and nothing that is there is
-changed. The program that is installed becomes the first release, 0-installed, so
+changed. Where a program of activation/overseer fetches from is read from the one
+that runs. The program that is installed becomes the first release, 0-installed, so
 that an upgrade which turns bad has something to return to.
 
 The service goes on as it runs. With --now it is moved at once, by a stop and a

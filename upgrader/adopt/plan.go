@@ -83,6 +83,8 @@ type Adoption struct {
 	// Installed is the program that becomes the first release, and Inside where it
 	// is in it.
 	Installed, Inside string
+
+	source source
 	// Socket is the unit that is new, "" if none is.
 	Socket string
 	// Files are in the order in which they are written, Dirs what has to be made for
@@ -117,6 +119,10 @@ func Plan(s Service, w Wishes) (Adoption, error) {
 		a.Target, a.Inside, a.Source = w.Given.Name, w.Given.Program, w.Given.Source.Path
 	case a.Target == "":
 		a.Target = strings.TrimSuffix(s.ID, ".service")
+	}
+	if a.Source == "" && w.Given == nil && s.Origin != nil {
+		a.source = a.fetches(*s.Origin)
+		a.Source = a.source.path
 	}
 	if a.Source == "" {
 		a.Source = "/srv/" + a.Target
@@ -260,11 +266,23 @@ func (a *Adoption) upgrade(w Wishes) string {
 	if a.Swap == upgrader.SwapRestart {
 		b.WriteString("Swap=restart\n")
 	}
+	fmt.Fprintf(&b, "\n[Source]\nPath=%s\n", a.Source)
 	patterns := w.Patterns
-	if len(patterns) == 0 {
+	switch {
+	case len(patterns) > 0:
+	case a.source.oneFile:
+		b.WriteString("Manifest=no\n")
+	case len(a.source.patterns) > 0:
+		patterns = a.source.patterns
+	default:
 		patterns = []string{escape(a.Target) + "_@v"}
 	}
-	fmt.Fprintf(&b, "\n[Source]\nPath=%s\nMatchPattern=%s\n", a.Source, strings.Join(patterns, " "))
+	if len(patterns) > 0 {
+		fmt.Fprintf(&b, "MatchPattern=%s\n", strings.Join(patterns, " "))
+	}
+	for _, line := range a.source.more {
+		b.WriteString(line + "\n")
+	}
 	switch {
 	case w.Unsigned:
 		b.WriteString("Verify=no\n")

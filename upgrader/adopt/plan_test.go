@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/upgraderd/upgraderd/activation/overseer/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
@@ -46,6 +47,13 @@ func service(argv ...string) Service {
 		},
 		Listening: []Address{{"Stream", "0.0.0.0:80"}, {"Stream", "[::]:80"}},
 	}
+}
+
+// overseen is a service whose program fetches by itself.
+func overseen(program string, o fetcher.Origin) Service {
+	s := service(program)
+	s.Origin = &o
+	return s
 }
 
 // What is written, for services of several kinds.
@@ -84,7 +92,14 @@ func TestPlanFiles(t *testing.T) {
 		}()},
 		"script":      {s: service("/usr/bin/python3", script, "80")},
 		"interpreted": {s: service("/usr/bin/python3", "-u", script, "80")},
-		"given":       {s: service(knows), w: Wishes{Given: &upgrader.Target{Name: "mine", Program: "libexec/app", Swap: upgrader.SwapAuto}, Listen: []string{"1234"}}},
+		"overseer http": {s: overseen(knows, fetcher.Origin{
+			Kind: "http", Path: "https://example.org/100%/app?x=1", Interval: 5 * time.Minute, Authorized: true, Keys: 2, PreUpgrade: true, NoRestartAfterFetch: true})},
+		"overseer file":     {s: overseen(knows, fetcher.Origin{Kind: "file", Path: "/srv/app/app.next", Interval: time.Second})},
+		"overseer s3":       {s: overseen(knows, fetcher.Origin{Kind: "s3", Path: "s3://bucket/dir/app", Region: "eu-north-1", Endpoint: "https://s3.example.org", Interval: time.Minute})},
+		"overseer github":   {s: overseen(knows, fetcher.Origin{Kind: "github", Path: "github://acme/app", Interval: 5 * time.Minute})},
+		"overseer function": {s: overseen(knows, fetcher.Origin{Kind: "function"})},
+		"overseer told":     {s: overseen(knows, fetcher.Origin{Kind: "file", Path: "/srv/app/app.next"}), w: Wishes{Source: "https://example.org/app"}},
+		"given":             {s: service(knows), w: Wishes{Given: &upgrader.Target{Name: "mine", Program: "libexec/app", Swap: upgrader.SwapAuto}, Listen: []string{"1234"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, err := Plan(c.s, c.w)
@@ -103,6 +118,30 @@ func TestPlanFiles(t *testing.T) {
 				t.Errorf("-want +got (-update writes it anew)\n%s", diff)
 			}
 		})
+	}
+}
+
+// A service says of its fetcher what it likes. Nothing of it becomes a line or a
+// command.
+func TestHostileOrigin(t *testing.T) {
+	for name, o := range map[string]fetcher.Origin{
+		"a command":        {Kind: "http", Path: "exec:/bin/true"},
+		"a relative file":  {Kind: "file", Path: "app"},
+		"a further line":   {Kind: "http", Path: "https://example.org/app\nKey=/tmp/key"},
+		"no end of a line": {Kind: "http", Path: `https://example.org/app\`},
+		"a space":          {Kind: "s3", Path: "s3://bucket/a b"},
+		"a quote":          {Kind: "github", Path: `github://acme/"app`},
+		"an escape":        {Kind: "http", Path: "https://example.org/\u009b2J"},
+		"a region":         {Kind: "s3", Path: "s3://bucket/app", Region: "x\nKey=/tmp/key"},
+		"an endpoint":      {Kind: "s3", Path: "s3://bucket/app", Endpoint: "https://example.org\t"},
+		"another kind":     {Kind: "exec", Path: "/bin/true"},
+		"a wrong kind":     {Kind: "s3", Path: "https://example.org/app"},
+	} {
+		a, err := Plan(overseen(put(t, "app", "\x7fELF LISTEN_FDS", 0o755), o), Wishes{})
+		check(t, err)
+		if a.Source != "/srv/app" || !strings.Contains(strings.Join(a.Remarks, "\n"), "of no use; give the source") {
+			t.Errorf("%s: the source is %s, remarks %q", name, a.Source, a.Remarks)
+		}
 	}
 }
 

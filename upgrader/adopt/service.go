@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/upgraderd/upgraderd/activation/overseer/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
@@ -18,6 +19,9 @@ type Service struct {
 	Sockets []systemd.Listener
 	// Listening is what its processes have bound themselves.
 	Listening []Address
+	// Origin is where its own fetcher looks, if it is a program of
+	// activation/overseer that runs: nil if it is none.
+	Origin *fetcher.Origin
 }
 
 // Systemd is who knows units.
@@ -53,6 +57,7 @@ func Look(ctx context.Context, bus Systemd, unit string) (Service, error) {
 		}
 	}
 	s.Listening = listening("/proc", "/sys/fs/cgroup", set.ControlGroup)
+	s.Origin = origin("/proc", "/sys/fs/cgroup", set.ControlGroup)
 	return s, nil
 }
 

@@ -24,7 +24,7 @@ func TestAdopt(t *testing.T) {
 		for _, c := range []struct {
 			name string
 			f    func(*testing.T, *kit.Machine)
-		}{{"lighttpd", walk}, {"node exporter", exporter}, {"tinyproxy", tinyproxy}, {"bad input", refusals}} {
+		}{{"lighttpd", walk}, {"node exporter", exporter}, {"tinyproxy", tinyproxy}, {"overseer", overseen}, {"bad input", refusals}} {
 			t.Run(c.name, func(t *testing.T) { c.f(t, m.In(t)) })
 		}
 	})
@@ -266,6 +266,51 @@ func tinyproxy(t *testing.T, m *kit.Machine) {
 	undone(t, m, unit, before)
 	m.Run("systemctl", "stop", unit)
 	m.Run("rm", "-r", pub)
+}
+
+// overseen is a program of activation/overseer that runs on its own. Where it fetches
+// from is known without running it, and is where upgraderd fetches from then.
+func overseen(t *testing.T, m *kit.Machine) {
+	const (
+		unit    = "overseen.service"
+		address = "127.0.0.1:8080"
+	)
+	m.Copy(kit.Build(t, "./examples/porting/overseer", "-X main.version=1"), "/opt/overseen/overseen")
+	m.Write("/etc/systemd/system/"+unit, "[Service]\nType=notify\nFileDescriptorStoreMax=64\nKillMode=mixed\nExecStart=/opt/overseen/overseen -fetch=/srv/fetched/app.next\n")
+	m.Run("mkdir", "-p", "/srv/fetched")
+	m.Run("systemctl", "daemon-reload")
+	m.Run("systemctl", "start", unit)
+	before := files(m)
+	processes := fmt.Sprint(m.Processes(unit))
+	said := m.Run("upgraderd", "adopt", "overseen", "--dry-run", "--unsigned")
+	for _, want := range []string{"its fetcher follows the file /srv/fetched/app.next", "\n+Path=/srv/fetched\n", "\n+MatchPattern=overseen_@v\n"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("adopt does not say %q:\n%s", want, said)
+		}
+	}
+	if now := fmt.Sprint(m.Processes(unit)); now != processes {
+		t.Errorf("processes: got %s, want %s as before", now, processes)
+	}
+	m.Run("upgraderd", "adopt", "overseen", "--yes", "--unsigned", "--now")
+	m.Write("/etc/upgraderd/overseen.upgrade.d/w.conf", "[Confirm]\nWindowSec=1s\n")
+	m.Run("systemctl", "reload-or-restart", "upgraderd")
+	pid := mainPID(m, unit)
+	clients := m.Load(load.Options{Address: address, Rate: 200, Kept: 4})
+	m.Served(clients, "1", 50)
+	m.Copy(kit.Build(t, "./examples/porting/overseer", "-X main.version=2"), "/srv/fetched/overseen_2")
+	m.Run("sh", "-c", "cd /srv/fetched && sha256sum overseen_2 >SHA256SUMS")
+	m.Served(clients, "2", 100)
+	good(m, "overseen")
+	m.NothingLost(clients)
+	if now := mainPID(m, unit); now != pid {
+		t.Errorf("the main PID is %s, want %s", now, pid)
+	}
+	m.Run("rm", "-r", "/etc/upgraderd/overseen.upgrade.d")
+	m.Run("upgraderd", "adopt", unit, "--undo", "--yes", "--now")
+	undone(t, m, unit, before)
+	m.Run("systemctl", "stop", unit)
+	m.Run("rm", "-r", "/srv/fetched", "/opt/overseen", "/etc/systemd/system/"+unit)
+	m.Run("systemctl", "daemon-reload")
 }
 
 // refusals are one clear error each, and leave nothing behind.

@@ -32,7 +32,7 @@ func TestOnReload(t *testing.T) {
 func reloadedItself(t *testing.T, m *kit.Machine, program string) {
 	service := "Type=notify-reload\n"
 	if m.Suite == "bookworm" {
-		service = "Type=notify\nExecReload=/bin/kill -HUP $MAINPID\n"
+		service = "Type=notify\nExecReload=/bin/sh -c 'kill -HUP $MAINPID'\n"
 	}
 	m.Copy(program, "/usr/local/bin/configured")
 	m.Write("/etc/systemd/system/alone.socket", "[Socket]\nListenStream="+configuredAddress+"\n")
@@ -71,17 +71,16 @@ ExecStart=/usr/bin/upgraderd supervise --root=%S/upgraderd/%i --reload=notify=SI
 		}
 		return ""
 	}
-	for what, ask := range map[string]func(){
-		"a handover to another release": func() {
-			m.Link("next", m.PutRelease("configured", "2", program))
-			m.Run("systemctl", "reload", unit)
-		},
-		"SIGHUP to the main process": func() { m.Signal(main, "HUP") },
-	} {
+	anew := func(what string, ask func()) {
 		before := worker()
 		ask()
 		m.Eventually(what+" starts a worker", func() bool { now := worker(); return now != "" && now != before })
 	}
+	anew("SIGHUP to the main process", func() { m.Signal(main, "HUP") })
+	anew("another release", func() {
+		m.Link("next", m.PutRelease("configured", "2", program))
+		m.Run("systemctl", "reload", unit)
+	})
 }
 
 // configurations sets a target up that follows them, and gives what plays them: a
@@ -105,6 +104,7 @@ WindowSec=2s
 	publish := func(version, text string) { source.PublishBytes("app_"+version+".json", []byte(text)) }
 	greet := func(version string) { publish(version, fmt.Sprintf(`{"version": %q, "greeting": "hello"}`, version)) }
 	greet("1.0")
+	m.Run("systemctl", "reload", "upgraderd.service")
 	m.Eventually("1.0 is installed", func() bool {
 		return strings.Contains(m.Run("readlink", "-m", "/var/lib/upgraderd/"+target+"/current"), "/1.0-")
 	})
@@ -120,9 +120,9 @@ WindowSec=2s
 		greet("1.1")
 		m.Served(clients, "1.1", 50)
 		says("1.1 is good")
-		publish("1.2", "{}")
+		publish("1.2", `{"of": "`+target+`"}`) // what one target found bad, another would not try
 		says("refused 1.2, 1.1 keeps serving: Check= failed")
-		publish("1.3", `{"version": "1.3"}`)
+		publish("1.3", `{"version": "1.3", "of": "`+target+`"}`)
 		says("rolled back to 1.1")
 		if !strings.Contains(m.Journal("upgraderd.service"), why) {
 			t.Errorf("the reason is not told, want %q", why)
