@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -42,6 +43,9 @@ changed. Where a program of activation/overseer fetches from is read from the on
 that runs. The program that is installed becomes the first release, 0-installed, so
 that an upgrade which turns bad has something to return to.
 
+With --proxy a service that takes no sockets gets a socket of systemd and
+systemd-socket-proxyd before it, so that new connections wait while it is restarted.
+
 The service goes on as it runs. With --now it is moved at once, by a stop and a
 start that change its main PID; if it does not start then, everything is put
 back. What comes after -- are arguments that its program gets from then on.
@@ -71,6 +75,9 @@ back. What comes after -- are arguments that its program gets from then on.
 			if err := a.wishes.Check(); err != nil {
 				return withStatus(exitUsage, err)
 			}
+			if a.wishes.Proxy != "" && !a.dry && !a.now && !undo {
+				return withStatus(exitUsage, errors.New("--proxy is of use only if the service then listens where it is told to\nSay --now, which moves it, and puts everything back if it does not; or --dry-run"))
+			}
 			if os.Geteuid() != 0 && !a.dry {
 				return advise(errors.New("only root may write units and .upgrade files"), "to see what would be written: upgraderd adopt --dry-run %s", unit)
 			}
@@ -95,6 +102,8 @@ back. What comes after -- are arguments that its program gets from then on.
 	f.StringVar(&swap, "swap", "auto", "handover or restart, if you know better")
 	f.StringArrayVar(&a.wishes.Listen, "listen", nil, "the `address` of the .socket unit, as ListenStream= (repeatable;\ndefault: what the service listens on now)")
 	f.StringVar(&a.wishes.Program, "program", "", "the `file` of ExecStart= that releases replace")
+	f.StringVar(&a.wishes.Proxy, "proxy", "", "put a proxy where the service listens, and the service itself at\n`IP:PORT`, as --env= or what comes after -- tells it")
+	f.StringArrayVar(&a.wishes.Env, "env", nil, "an `assignment` NAME=VALUE for its environment (repeatable)")
 	f.StringVar(&a.wishes.Ready, "ready", "", "`WHEN` a worker is ready, as --ready= of upgraderd supervise")
 	f.StringVar(&a.wishes.StopSignal, "stop-signal", "", "the `signal` that asks a worker to drain (default KillSignal= of the unit)")
 	return cmd
@@ -158,6 +167,9 @@ func (a *adopter) adopt(ctx context.Context, unit string) error {
 	if err := installedHere(); err != nil {
 		return err
 	}
+	if err := proxyHere(plan); err != nil {
+		return err
+	}
 	if err := a.agree("Write these files?"); err != nil {
 		return err
 	}
@@ -173,6 +185,9 @@ func (a *adopter) adopt(ctx context.Context, unit string) error {
 	running := s.Running()
 	if running && a.now {
 		if err := a.move(ctx, unit); err != nil {
+			return err
+		}
+		if err := a.proxied(ctx, plan); err != nil {
 			return err
 		}
 	}
@@ -257,6 +272,43 @@ func installedHere() error {
 		}
 	}
 	return nil
+}
+
+// proxyHere refuses a proxy that could not run, or that would lead to somebody else.
+func proxyHere(plan adopt.Adoption) error {
+	if !plan.Proxy.IsValid() {
+		return nil
+	}
+	for _, name := range []string{adopt.ProxyProgram, adopt.Shell} {
+		if _, err := os.Stat(name); err != nil {
+			return fmt.Errorf("--proxy needs it: %w", err)
+		}
+	}
+	l, err := net.Listen("tcp", plan.Proxy.String())
+	if err != nil {
+		return fmt.Errorf("--proxy=%s has to be free: %w", plan.Proxy, err)
+	}
+	return l.Close()
+}
+
+// proxied looks whether clients come to the proxy now, and puts everything back if
+// they do not: the service may go on to listen where it did.
+func (a *adopter) proxied(ctx context.Context, plan adopt.Adoption) error {
+	if !plan.Proxy.IsValid() {
+		return nil
+	}
+	f, err := a.bus.Facts(ctx, plan.Socket)
+	if err == nil && f.ActiveState == "active" {
+		a.say("%s listens, and forwards to %s", plan.Socket, plan.Proxy)
+		return nil
+	}
+	if err == nil {
+		err = fmt.Errorf("%s does not listen: it is %s", plan.Socket, f.ActiveState)
+	}
+	if back := a.revert(context.WithoutCancel(ctx), plan.Unit, true); back != nil {
+		return errors.Join(err, fmt.Errorf("put everything back: %w", back))
+	}
+	return fmt.Errorf("%w\nEverything was put back, and the service runs as before; does it still listen where it did? journalctl -u %s", err, plan.Socket)
 }
 
 // found makes the first release.
@@ -345,6 +397,9 @@ func (a *adopter) moveBack(ctx context.Context, u adopt.Undoing) error {
 	if u.Socket != "" {
 		sockets = append(sockets, u.Socket)
 	}
+	if u.Proxy != "" {
+		sockets = append(sockets, u.Proxy)
+	}
 	f, err := a.bus.Facts(ctx, u.Unit)
 	if err != nil {
 		return err
@@ -379,7 +434,7 @@ func (a *adopter) forget(ctx context.Context, u adopt.Undoing) error {
 	if adopt.RunsFrom(set.ControlGroup, dir) {
 		a.say("\n%s still runs from %s. To have it run as before, which changes its main PID:", u.Unit, dir)
 		if u.Socket != "" {
-			a.say("  systemctl stop %s", u.Socket)
+			a.say("  systemctl stop %s", strings.TrimSpace(u.Socket+" "+u.Proxy))
 		}
 		a.say("  systemctl restart %s\n  rm -r %s", u.Unit, dir)
 		return nil

@@ -92,7 +92,11 @@ func (a *Adoption) common(s Service, l *lines) {
 // restartDropIn has the unit run the release that current leads to.
 func (a *Adoption) restartDropIn(s Service, w Wishes, p program) string {
 	var l lines
+	if a.Proxy.IsValid() {
+		l.inUnit("Wants=%s", a.Socket)
+	}
 	a.common(s, &l)
+	setEnv(&l, w)
 	c := s.Commands[0]
 	now := path.Join(storeRoot, a.Target, "current", a.Inside)
 	argv := append(slices.Clone(c.Args), w.Args...)
@@ -111,6 +115,9 @@ func (a *Adoption) restartDropIn(s Service, w Wishes, p program) string {
 		argv = append([]string{file}, argv...)
 	}
 	l.inService("ExecStart=\nExecStart=%s%s", prefix, quoted(argv))
+	if a.Proxy.IsValid() {
+		l.inService("# It is started when the proxy can reach it.\nExecStartPost=%s", awaits(a.Proxy))
+	}
 	return a.text(l, a.made(s, w))
 }
 
@@ -121,6 +128,7 @@ func (a *Adoption) handoverDropIn(s Service, w Wishes, p program) string {
 		l.inUnit("Requires=%s\nAfter=%s", unit, unit)
 	}
 	a.common(s, &l)
+	setEnv(&l, w)
 	if s.Type != "notify" {
 		l.inService("Type=notify")
 	}
@@ -197,6 +205,13 @@ func (a *Adoption) handoverDropIn(s Service, w Wishes, p program) string {
 	return a.text(l, a.made(s, w))
 }
 
+// setEnv adds to the environment of the program.
+func setEnv(l *lines, w Wishes) {
+	for _, e := range w.Env {
+		l.inService("Environment=%s", unitfile.QuoteWord(escape(e)))
+	}
+}
+
 // sockets are the units that hold what the service listens on.
 func (a *Adoption) sockets(s Service) []string {
 	if a.Socket != "" {
@@ -212,6 +227,9 @@ func (a *Adoption) sockets(s Service) []string {
 // made are the other files, for the record.
 func (a *Adoption) made(s Service, w Wishes) []string {
 	var names []string
+	if a.Proxy.IsValid() {
+		names = append(names, unitDir+"/"+proxyService(a.Unit))
+	}
 	if a.Socket != "" {
 		names = append(names, unitDir+"/"+a.Socket)
 	}

@@ -189,6 +189,7 @@ type Undoing struct {
 	Unit   string
 	Target string // "" where its .upgrade was not ours
 	Socket string // the .socket unit that goes, "" if none does
+	Proxy  string // the .service unit of a proxy, likewise
 	Files  []File
 	Dirs   []string
 	// Kept are files that adopting wrote, and that are somebody else's by now.
@@ -202,7 +203,8 @@ func (d Disk) Undo(unit string) (Undoing, error) {
 	if err != nil {
 		return u, err
 	}
-	names := []string{unitDir + "/" + ownSocket(unit)} // of an adoption that was cut off
+	// Of an adoption that was cut off.
+	names := []string{unitDir + "/" + ownSocket(unit), unitDir + "/" + proxySocket(unit), unitDir + "/" + proxyService(unit)}
 	if ok {
 		names = append(names, made(record)...)
 	}
@@ -230,6 +232,8 @@ func (d Disk) Undo(unit string) (Undoing, error) {
 			u.Target = strings.TrimSuffix(path.Base(name), ".upgrade")
 		case path.Dir(name) == unitDir && path.Ext(name) == ".socket":
 			u.Socket = path.Base(name)
+		case name == unitDir+"/"+proxyService(unit):
+			u.Proxy = path.Base(name)
 		}
 	}
 	if len(u.Files) == 0 {

@@ -3,7 +3,9 @@ package adopt
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -41,12 +43,16 @@ type Wishes struct {
 	Ready, StopSignal string
 	// Args come after the program's own.
 	Args []string
+	// Env are assignments NAME=VALUE for its environment.
+	Env []string
+	// Proxy is where the service is to listen behind a proxy, IP:PORT.
+	Proxy string
 }
 
 // Check refuses wishes that could not stand on a line of a file.
 func (w Wishes) Check() error {
 	for flag, values := range map[string][]string{
-		"source": {w.Source}, "key": w.Keys, "pattern": w.Patterns, "listen": w.Listen, "program": {w.Program}, "": w.Args,
+		"source": {w.Source}, "key": w.Keys, "pattern": w.Patterns, "listen": w.Listen, "program": {w.Program}, "env": w.Env, "proxy": {w.Proxy}, "": w.Args,
 	} {
 		for _, v := range values {
 			if strings.ContainsFunc(v, func(r rune) bool { return r < ' ' || r == 0x7f }) || !utf8.ValidString(v) {
@@ -60,6 +66,16 @@ func (w Wishes) Check() error {
 	case w.Program != "" && !filepath.IsAbs(w.Program):
 		return fmt.Errorf("--program=%q: want an absolute path, as it stands in ExecStart=", w.Program)
 	}
+	for _, e := range w.Env {
+		if name, _, ok := strings.Cut(e, "="); !ok || !variable.MatchString(name) {
+			return fmt.Errorf("--env=%q: want NAME=VALUE", e)
+		}
+	}
+	if w.Proxy != "" {
+		if _, err := parseBehind(w.Proxy); err != nil {
+			return err
+		}
+	}
 	if w.Ready != "" {
 		if _, err := supervisor.ParseReady(w.Ready); err != nil {
 			return err
@@ -70,6 +86,9 @@ func (w Wishes) Check() error {
 	}
 	return nil
 }
+
+// variable is a name that Environment= takes.
+var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // Adoption is what would be done.
 type Adoption struct {
@@ -87,6 +106,8 @@ type Adoption struct {
 	source source
 	// Socket is the unit that is new, "" if none is.
 	Socket string
+	// Proxy is where the service listens behind Socket and a proxy, if it does.
+	Proxy netip.AddrPort
 	// Files are in the order in which they are written, Dirs what has to be made for
 	// them; see [Disk.Fit].
 	Files []File
@@ -179,6 +200,9 @@ func (a *Adoption) decide(s Service, w Wishes, p program) error {
 		wanted = w.Given.Swap
 	}
 	obstacle := cannot(s, p, len(w.Args) > 0)
+	if w.Proxy != "" {
+		return a.behind(s, w, obstacle)
+	}
 	listens := len(s.Sockets) > 0 || len(w.Listen) > 0 || len(s.Listening) > 0
 	switch {
 	case wanted == upgrader.SwapRestart:
@@ -236,6 +260,9 @@ func (a *Adoption) write(s Service, w Wishes, p program) {
 		upgrade.Text = a.upgrade(w)
 	}
 	var before []File
+	if a.Proxy.IsValid() {
+		before = append(before, File{unitDir + "/" + proxyService(a.Unit), a.proxy()})
+	}
 	if a.Socket != "" {
 		before = append(before, File{unitDir + "/" + a.Socket, a.socket(s, w)})
 	}

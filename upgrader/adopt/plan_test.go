@@ -99,6 +99,7 @@ func TestPlanFiles(t *testing.T) {
 		"overseer github":   {s: overseen(knows, fetcher.Origin{Kind: "github", Path: "github://acme/app", Interval: 5 * time.Minute})},
 		"overseer function": {s: overseen(knows, fetcher.Origin{Kind: "function"})},
 		"overseer told":     {s: overseen(knows, fetcher.Origin{Kind: "file", Path: "/srv/app/app.next"}), w: Wishes{Source: "https://example.org/app"}},
+		"proxy":             {s: service(not, "-d"), w: Wishes{Proxy: "127.0.0.1:18080", Args: []string{"--port=18080"}, Env: []string{"A=100% b", "B="}, Unsigned: true}},
 		"given":             {s: service(knows), w: Wishes{Given: &upgrader.Target{Name: "mine", Program: "libexec/app", Swap: upgrader.SwapAuto}, Listen: []string{"1234"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -153,22 +154,30 @@ func TestPlanRefuses(t *testing.T) {
 		w      Wishes
 		want   string
 	}{
-		"not found":    {change: func(s *Service) { s.LoadState = "not-found" }, want: "does not exist"},
-		"masked":       {change: func(s *Service) { s.LoadState = "masked" }, want: "systemctl unmask"},
-		"bad":          {change: func(s *Service) { s.LoadState, s.LoadError = "bad-setting", "no ExecStart" }, want: "no ExecStart"},
-		"ours":         {change: func(s *Service) { s.ID = "upgraderd-boot.service" }, want: "unit of upgraderd itself"},
-		"transient":    {change: func(s *Service) { s.FragmentPath = "/run/systemd/transient/app.service" }, want: "no unit file"},
-		"supervised":   {change: func(s *Service) { s.ExecStart[0] = []string{"upgraderd", "supervise"} }, want: "already"},
-		"oneshot":      {change: func(s *Service) { s.Type = "oneshot" }, want: "oneshot"},
-		"nothing runs": {change: func(s *Service) { s.Commands = nil }, want: "0 lines of ExecStart="},
-		"root":         {change: func(s *Service) { s.RootDirectory = "/x" }, want: "root directory of its own"},
-		"user":         {change: func(s *Service) { s.User = "upgraderd" }, want: "owns the releases"},
-		"accept":       {change: func(s *Service) { s.Sockets = []listener{{Unit: "a.socket", Accept: true}} }, want: "a.socket has Accept=yes"},
-		"forking":      {change: func(s *Service) { s.Type = "forking" }, w: Wishes{Swap: upgrader.SwapHandover}, want: "goes to the background"},
-		"dbus":         {change: func(s *Service) { s.Type = "dbus" }, w: Wishes{Swap: upgrader.SwapHandover}, want: "on the bus"},
-		"deaf":         {change: func(s *Service) { s.Listening = nil }, w: Wishes{Swap: upgrader.SwapHandover}, want: "--listen=ADDRESS"},
-		"no program":   {change: func(s *Service) { s.Commands[0].Path = "/nonexistent" }, want: "no such file"},
-		"other":        {change: func(*Service) {}, w: Wishes{Program: "/bin/true"}, want: "no word of ExecStart="},
+		"not found":       {change: func(s *Service) { s.LoadState = "not-found" }, want: "does not exist"},
+		"masked":          {change: func(s *Service) { s.LoadState = "masked" }, want: "systemctl unmask"},
+		"bad":             {change: func(s *Service) { s.LoadState, s.LoadError = "bad-setting", "no ExecStart" }, want: "no ExecStart"},
+		"ours":            {change: func(s *Service) { s.ID = "upgraderd-boot.service" }, want: "unit of upgraderd itself"},
+		"transient":       {change: func(s *Service) { s.FragmentPath = "/run/systemd/transient/app.service" }, want: "no unit file"},
+		"supervised":      {change: func(s *Service) { s.ExecStart[0] = []string{"upgraderd", "supervise"} }, want: "already"},
+		"oneshot":         {change: func(s *Service) { s.Type = "oneshot" }, want: "oneshot"},
+		"nothing runs":    {change: func(s *Service) { s.Commands = nil }, want: "0 lines of ExecStart="},
+		"root":            {change: func(s *Service) { s.RootDirectory = "/x" }, want: "root directory of its own"},
+		"user":            {change: func(s *Service) { s.User = "upgraderd" }, want: "owns the releases"},
+		"accept":          {change: func(s *Service) { s.Sockets = []listener{{Unit: "a.socket", Accept: true}} }, want: "a.socket has Accept=yes"},
+		"forking":         {change: func(s *Service) { s.Type = "forking" }, w: Wishes{Swap: upgrader.SwapHandover}, want: "goes to the background"},
+		"dbus":            {change: func(s *Service) { s.Type = "dbus" }, w: Wishes{Swap: upgrader.SwapHandover}, want: "on the bus"},
+		"deaf":            {change: func(s *Service) { s.Listening = nil }, w: Wishes{Swap: upgrader.SwapHandover}, want: "--listen=ADDRESS"},
+		"no program":      {change: func(s *Service) { s.Commands[0].Path = "/nonexistent" }, want: "no such file"},
+		"proxy handover":  {change: func(*Service) {}, w: Wishes{Proxy: "127.0.0.1:1", Swap: upgrader.SwapHandover}, want: "--swap=handover is none"},
+		"proxy socket":    {change: func(s *Service) { s.Sockets = []listener{{Unit: "a.socket"}} }, w: Wishes{Proxy: "127.0.0.1:1"}, want: "has the socket a.socket"},
+		"proxy forking":   {change: func(s *Service) { s.Type = "forking" }, w: Wishes{Proxy: "127.0.0.1:1"}, want: "keep it in the foreground"},
+		"proxy untold":    {change: func(*Service) {}, w: Wishes{Proxy: "127.0.0.1:1"}, want: "arguments after --, or --env="},
+		"proxy deaf":      {change: func(s *Service) { s.Listening = nil }, w: Wishes{Proxy: "127.0.0.1:1", Args: []string{"-x"}}, want: "--listen=ADDRESS"},
+		"proxy datagram":  {change: func(s *Service) { s.Listening[1].Kind = "Datagram" }, w: Wishes{Proxy: "127.0.0.1:1", Args: []string{"-x"}}, want: "streams only"},
+		"proxy two ports": {change: func(s *Service) { s.Listening[1].Address = "[::]:81" }, w: Wishes{Proxy: "127.0.0.1:1", Args: []string{"-x"}}, want: "0.0.0.0:80 and [::]:81"},
+		"proxy same port": {change: func(*Service) {}, w: Wishes{Proxy: "127.0.0.1:80", Args: []string{"-x"}}, want: "where clients connect"},
+		"other":           {change: func(*Service) {}, w: Wishes{Program: "/bin/true"}, want: "no word of ExecStart="},
 	} {
 		s := service(program)
 		c.change(&s)
@@ -180,13 +189,20 @@ func TestPlanRefuses(t *testing.T) {
 
 func TestWishes(t *testing.T) {
 	for name, w := range map[string]Wishes{
-		"a line more":  {Source: "/srv\nVerify=no"},
-		"in an arg":    {Args: []string{"a\x00"}},
-		"no UTF-8":     {Keys: []string{"\xff"}},
-		"both":         {Unsigned: true, Keys: []string{"k"}},
-		"relative":     {Program: "bin/app"},
-		"never ready":  {Ready: "sometime"},
-		"not a signal": {StopSignal: "PLEASE"},
+		"a line more":   {Source: "/srv\nVerify=no"},
+		"in an arg":     {Args: []string{"a\x00"}},
+		"no UTF-8":      {Keys: []string{"\xff"}},
+		"both":          {Unsigned: true, Keys: []string{"k"}},
+		"relative":      {Program: "bin/app"},
+		"never ready":   {Ready: "sometime"},
+		"not a signal":  {StopSignal: "PLEASE"},
+		"no variable":   {Env: []string{"A B=c"}},
+		"no value":      {Env: []string{"A"}},
+		"an env's line": {Env: []string{"A=b\nUser=root"}},
+		"not here":      {Proxy: "192.0.2.1:80"},
+		"no port":       {Proxy: "127.0.0.1:0"},
+		"a name":        {Proxy: "localhost:80"},
+		"a zone":        {Proxy: "[::1%lo]:80"},
 	} {
 		if w.Check() == nil {
 			t.Errorf("%s: no error", name)

@@ -24,7 +24,7 @@ func TestAdopt(t *testing.T) {
 		for _, c := range []struct {
 			name string
 			f    func(*testing.T, *kit.Machine)
-		}{{"lighttpd", walk}, {"node exporter", exporter}, {"tinyproxy", tinyproxy}, {"overseer", overseen}, {"bad input", refusals}} {
+		}{{"lighttpd", walk}, {"node exporter", exporter}, {"tinyproxy", tinyproxy}, {"overseer", overseen}, {"proxy", proxied}, {"bad input", refusals}} {
 			t.Run(c.name, func(t *testing.T) { c.f(t, m.In(t)) })
 		}
 	})
@@ -268,6 +268,73 @@ func tinyproxy(t *testing.T, m *kit.Machine) {
 	m.Run("rm", "-r", pub)
 }
 
+// proxied is a service that is restarted, behind systemd-socket-proxyd: no client is
+// refused meanwhile. One that does not listen where it is told to is put back.
+func proxied(t *testing.T, m *kit.Machine) {
+	const (
+		name   = "prometheus-node-exporter"
+		unit   = name + ".service"
+		pub    = "/srv/proxied"
+		behind = "127.0.0.1:19100"
+	)
+	m.Write("/etc/systemd/system/"+unit+".d/t.conf", "[Service]\nTimeoutStartSec=10s\n")
+	m.Run("systemctl", "daemon-reload")
+	m.Run("systemctl", "start", unit)
+	listens(m, ":9100")
+	before := files(m)
+	adopt := func(at string) []string {
+		return []string{"upgraderd", "adopt", unit, "--yes", "--now", "--unsigned", "--source=" + pub, "--proxy=" + behind, "--", "--web.listen-address=" + at}
+	}
+	if said := m.Fails(adopt("127.0.0.1:19101")...); !strings.Contains(said, "Everything was put back") {
+		t.Errorf("it says: %s", said)
+	}
+	undone(t, m, unit, before)
+	listens(m, ":9100")
+	// It is told at the only address that it cannot have twice.
+	if said := m.Fails(append(adopt(behind), "--web.listen-address=:9100")...); !strings.Contains(said, "Everything was put back") {
+		t.Errorf("it says: %s", said)
+	}
+	undone(t, m, unit, before)
+	listens(m, ":9100")
+
+	said := m.Run(adopt(behind)...)
+	if want := name + "-proxy.socket listens, and forwards to " + behind; !strings.Contains(said, want) {
+		t.Errorf("adopt does not say %q:\n%s", want, said)
+	}
+	m.Write("/etc/upgraderd/"+name+".upgrade.d/w.conf", "[Confirm]\nWindowSec=1s\nProbe=http://"+behind+"/\n")
+	m.Run("systemctl", "reload-or-restart", "upgraderd")
+	clients := m.Load(load.Options{Address: "127.0.0.1:9100", Rate: 100})
+	m.Served(clients, "", 50)
+	pid := mainPID(m, unit)
+	m.Run("mkdir", "-p", pub)
+	another(m, "/usr/bin/"+name, pub+"/"+name+"_1.0", "1.0")
+	m.Run("sh", "-c", "cd "+pub+" && sha256sum "+name+"_1.0 >SHA256SUMS")
+	good(m, name)
+	if now := mainPID(m, unit); now == pid {
+		t.Errorf("the main PID is %s still: nothing was upgraded", now)
+	}
+	m.Served(clients, "", 50)
+	r, err := clients.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("load: %v", r)
+	// What was under way through the proxy is cut, and that is said.
+	if others := r.Failures() - r.Failed[load.EOF] - r.Failed[load.Reset]; others != 0 {
+		t.Errorf("clients were not only cut: %v\n%s", r, strings.Join(r.Errors, "\n"))
+	}
+	m.Run("rm", "-r", "/etc/upgraderd/"+name+".upgrade.d")
+	m.Run("upgraderd", "adopt", unit, "--undo", "--yes", "--now")
+	undone(t, m, unit, before)
+	listens(m, ":9100")
+	if left := m.Property(name+"-proxy.socket", "ActiveState") + " " + m.Property(name+"-proxy.service", "ActiveState"); left != "inactive inactive" {
+		t.Errorf("the proxy's units are %s", left)
+	}
+	m.Run("systemctl", "stop", unit)
+	m.Run("rm", "-r", pub, "/etc/systemd/system/"+unit+".d")
+	m.Run("systemctl", "daemon-reload")
+}
+
 // overseen is a program of activation/overseer that runs on its own. Where it fetches
 // from is known without running it, and is where upgraderd fetches from then.
 func overseen(t *testing.T, m *kit.Machine) {
@@ -336,6 +403,9 @@ func refusals(t *testing.T, m *kit.Machine) {
 		{"tinyproxy --swap=none", "want auto, handover or restart"},
 		{"tinyproxy --unsigned --key=k", "which of them is meant"},
 		{"tinyproxy --program=/bin/true", "is no word of ExecStart="},
+		{"tinyproxy --proxy=192.0.2.1:80 --now -- -x", "others could go round the proxy"},
+		{"tinyproxy --proxy=127.0.0.1:18888 -- -x", "Say --now"},
+		{"tinyproxy --proxy=127.0.0.1:18888 --dry-run", "nothing tells it so"},
 		{"tinyproxy --undo", "there is nothing to undo"},
 		{"tinyproxy", "stdin is no terminal"},
 	} {
