@@ -1,8 +1,9 @@
 //go:build integration
 
 // Package programs tests upgrades of programs that know nothing of upgraderd, as
-// their packages or their compiler made them: Debian's nginx, gunicorn, Node, and
-// a server in C. Each is a release of its own, on real systemd, under load.
+// their packages or their compiler made them: Debian's nginx, gunicorn, uvicorn, Node
+// and Perl's Starlet, and servers in C and Rust. Each is a release of its own, on real
+// systemd, under load.
 package programs
 
 import (
@@ -142,8 +143,21 @@ func inC(t *testing.T, version string) []byte {
 	return file(t, out)
 }
 
-// unmodified upgrades three programs at once that take their sockets as
-// sd_listen_fds(3) has it, without a library of ours, under the shipped template.
+// inRust compiles testdata/server.rs likewise, with the compiler that Debian has.
+func inRust(t *testing.T, version string) []byte {
+	t.Helper()
+	out := filepath.Join(t.TempDir(), "server")
+	cmd := exec.CommandContext(t.Context(), "/usr/bin/rustc", "--edition=2021", "-Dwarnings", "-Ctarget-feature=+crt-static", "-Cstrip=symbols", "-o", out, "testdata/server.rs")
+	cmd.Env = append(os.Environ(), "VERSION="+version)
+	if said, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd, err, said)
+	}
+	return file(t, out)
+}
+
+// unmodified upgrades programs, all at once, that take their sockets as
+// sd_listen_fds(3), start_server or einhorn have it, without a library of ours, under the
+// shipped template.
 func unmodified(t *testing.T, m *kit.Machine) {
 	const (
 		accepting = "--ready=accepting " // they cannot say READY=1
@@ -165,6 +179,24 @@ func unmodified(t *testing.T, m *kit.Machine) {
 		}},
 		{&program{name: "inc", address: "127.0.0.1:8083"}, accepting, func(version string) map[string][]byte {
 			return map[string][]byte{"bin/inc": inC(t, version)}
+		}},
+		{&program{name: "inrust", address: "127.0.0.1:8084"}, accepting, func(version string) map[string][]byte {
+			return map[string][]byte{"bin/inrust": inRust(t, version)}
+		}},
+		{&program{name: "asgi", address: "127.0.0.1:8085"}, accepting, func(version string) map[string][]byte {
+			return map[string][]byte{
+				"bin/asgi":     file(t, "testdata/asgi.py"),
+				"app/hello.py": file(t, "testdata/asgi_app.py", "@VERSION@", version),
+			}
+		}},
+		{&program{name: "starlet", address: "127.0.0.1:8086"}, "--pass=server-starter ", func(version string) map[string][]byte {
+			return map[string][]byte{
+				"bin/starlet": file(t, "testdata/starlet"),
+				"app.psgi":    file(t, "testdata/app.psgi", "@VERSION@", version),
+			}
+		}},
+		{&program{name: "einhorn", address: "127.0.0.1:8087"}, "--pass=einhorn --ready=notify ", func(version string) map[string][]byte {
+			return map[string][]byte{"bin/einhorn": file(t, "testdata/einhorn.pl", "@VERSION@", version)}
 		}},
 	}
 	var units []string
