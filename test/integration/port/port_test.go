@@ -24,7 +24,7 @@ func build(t *testing.T, name, version string) string {
 
 // Each program has its turn on one machine.
 func TestPorts(t *testing.T) {
-	for _, name := range []string{"overseer", "endless", "tableflip"} {
+	for _, name := range []string{"overseer", "endless", "grace", "tableflip"} {
 		for _, version := range []string{"1", "2", "bad"} {
 			build(t, name, version)
 		}
@@ -38,6 +38,7 @@ func TestPorts(t *testing.T) {
 		}{
 			{"overseer", func(t *testing.T, m *kit.Machine) { supervised(t, m, "overseer") }},
 			{"endless", func(t *testing.T, m *kit.Machine) { supervised(t, m, "endless") }},
+			{"grace", grace},
 			{"tableflip", func(t *testing.T, m *kit.Machine) { supervised(t, m, "tableflip") }},
 			{"overseer alone", overseerAlone},
 			{"tableflip alone", tableflipAlone},
@@ -74,6 +75,44 @@ func supervised(t *testing.T, m *kit.Machine, name string) {
 	}
 	m.Served(clients, "2", 50)
 	m.NothingLost(clients)
+	if got := m.Property(unit, "MainPID"); got != pid {
+		t.Errorf("MainPID: got %s, want %s as before", got, pid)
+	}
+}
+
+// grace is a program with two servers, each on a socket of its own name. One under load
+// is as one of the other, and a request that takes longer than the handover is
+// answered by the old one.
+func grace(t *testing.T, m *kit.Machine) {
+	const unit, second = "live@grace.service", "127.0.0.1:8081"
+	m.Write("/etc/systemd/system/live@grace.socket.d/name.conf", "[Socket]\nFileDescriptorName=a\n")
+	m.Write("/etc/systemd/system/grace-b.socket", "[Socket]\nListenStream="+second+"\nFileDescriptorName=b\nService="+unit+"\n")
+	m.Write("/etc/systemd/system/live@grace.service.d/b.conf", "[Unit]\nRequires=grace-b.socket\nAfter=grace-b.socket\n")
+	m.Run("systemctl", "daemon-reload")
+	m.Link("current", m.PutRelease("grace", "1", build(t, "grace", "1")))
+	m.Run("systemctl", "start", "live@grace.socket", "grace-b.socket", unit)
+	defer m.Run("systemctl", "stop", unit, "live@grace.socket", "grace-b.socket")
+	pid := m.Property(unit, "MainPID")
+	first := m.Load(traffic)
+	other, slow := traffic, traffic
+	other.Address = second
+	slow.Address, slow.Path, slow.Rate, slow.Kept = second, "/sleep?for=1s", 20, 0
+	others, sleepers := m.Load(other), m.Load(slow)
+	m.Served(first, "1", 50)
+	m.Served(others, "1", 50)
+	m.Served(sleepers, "1", 5)
+
+	m.Link("next", m.PutRelease("grace", "2", build(t, "grace", "2")))
+	m.Run("systemctl", "reload", unit)
+	m.Served(first, "2", 50)
+	m.Served(others, "2", 50)
+	m.Served(sleepers, "2", 5)
+	m.Link("next", m.PutRelease("grace", "3", build(t, "grace", "bad")))
+	m.Fails("systemctl", "reload", unit)
+	m.Served(others, "2", 50)
+	for _, clients := range []*load.Process{first, others, sleepers} {
+		m.NothingLost(clients)
+	}
 	if got := m.Property(unit, "MainPID"); got != pid {
 		t.Errorf("MainPID: got %s, want %s as before", got, pid)
 	}
