@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -134,10 +135,15 @@ func keptControl(f *os.File) (*net.UnixListener, error) {
 	return l.(*net.UnixListener), nil
 }
 
-// serveControl answers until the listener is closed. ask hands a request to
-// the owner and returns its reply.
+// serveControl answers until the listener is closed, and returns when the last
+// answer is written: whoever asked hears of it, also where it is the end. ask hands a
+// request to the owner and returns its reply.
 func serveControl(l *net.UnixListener, ask func(Request) Reply) {
 	slots := make(chan struct{}, maxConnections)
+	unread := unreadConns{all: map[*net.UnixConn]struct{}{}}
+	var answers sync.WaitGroup
+	defer answers.Wait()
+	defer unread.giveUp()
 	for {
 		slots <- struct{}{}
 		conn, err := l.AcceptUnix()
@@ -149,10 +155,15 @@ func serveControl(l *net.UnixListener, ask func(Request) Reply) {
 			<-slots
 			continue
 		}
-		go func() {
+		_ = conn.SetReadDeadline(time.Now().Add(requestTimeout))
+		unread.add(conn)
+		answers.Go(func() {
 			defer func() { <-slots }()
 			defer conn.Close()
 			r, err := readRequest(conn)
+			if !unread.done(conn) && err != nil {
+				return // the next supervisor is asked again
+			}
 			reply := Reply{}
 			if err != nil {
 				reply.Error = err.Error()
@@ -161,14 +172,45 @@ func serveControl(l *net.UnixListener, ask func(Request) Reply) {
 			}
 			_ = conn.SetWriteDeadline(time.Now().Add(requestTimeout))
 			_ = json.NewEncoder(conn).Encode(reply) // a client that left needs no answer
-		}()
+		})
 	}
+}
+
+// unreadConns are those whose request has not come yet. They may be used from several
+// goroutines.
+type unreadConns struct {
+	mu  sync.Mutex
+	all map[*net.UnixConn]struct{} // nil once they were given up
+}
+
+func (u *unreadConns) add(c *net.UnixConn) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.all[c] = struct{}{}
+}
+
+// done tells if c was not given up before.
+func (u *unreadConns) done(c *net.UnixConn) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, waited := u.all[c]
+	delete(u.all, c)
+	return waited
+}
+
+// giveUp has nobody wait for a request any more.
+func (u *unreadConns) giveUp() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for c := range u.all {
+		_ = c.SetReadDeadline(time.Now())
+	}
+	u.all = nil
 }
 
 // readRequest reads what is asked, then checks who asks: a client that is refused
 // before it has written would see a broken pipe, and not why.
 func readRequest(conn *net.UnixConn) (Request, error) {
-	_ = conn.SetReadDeadline(time.Now().Add(requestTimeout))
 	line, err := bufio.NewReader(io.LimitReader(conn, maxRequest)).ReadBytes('\n')
 	if err != nil {
 		return Request{}, fmt.Errorf("read request: %w", err)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -103,7 +104,8 @@ func (s *Supervisor) run() (Exit, error) {
 		s.signals = hear(s.opts.Meaning)
 	}
 	defer signal.Stop(s.signals)
-	defer close(s.ended)
+	end := sync.OnceFunc(func() { close(s.ended) })
+	defer end()
 	if s.orphaned = orphans(s.opts); s.orphaned != nil {
 		defer signal.Stop(s.orphaned)
 	}
@@ -131,8 +133,16 @@ func (s *Supervisor) run() (Exit, error) {
 			return Exit{}, err
 		}
 	}
-	defer closeControl(s.control, s.opts.RuntimeDir)
-	go serveControl(s.control, s.ask)
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		serveControl(s.control, s.ask)
+	}()
+	defer func() {
+		closeControl(s.control, s.opts.RuntimeDir)
+		end()
+		<-answered
+	}()
 
 	if left.inPlace {
 		s.emit(journal.SupervisorRenewed, slog.String("path", s.renewal.path))
@@ -221,6 +231,11 @@ func (s *Supervisor) ask(r Request) Reply {
 	case answer := <-reply:
 		return answer
 	case <-s.ended:
+	}
+	select {
+	case answer := <-reply: // which came with the end
+		return answer
+	default:
 		return Reply{Error: "the supervisor stopped before the handover was over", Ended: true}
 	}
 }
