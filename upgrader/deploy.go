@@ -188,6 +188,17 @@ func (p Parcel) Trial(stateDir string) (State, *Outcome) {
 	return "", nil
 }
 
+// DeployTurn takes the turn of those who deploy to a target, which has to have a store,
+// until release is called. Where another process has it, the error is a
+// [store.ErrLocked].
+func DeployTurn(stateDir, target string) (release func(), err error) {
+	s, err := viewForOrder(stateDir, target)
+	if err != nil {
+		return nil, err
+	}
+	return s.LockDeploy()
+}
+
 // Import has the daemon stage the parcel, see [Import].
 func (p Parcel) Import(ctx context.Context, stateDir string, ready func() error, progress func(done, total int64)) (string, Order, error) {
 	return importAs(ctx, stateDir, p.Target, p.files, p.as, ready, progress)

@@ -16,11 +16,13 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/config"
 	"github.com/upgraderd/upgraderd/upgrader/progress"
+	"github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
 
@@ -70,6 +72,20 @@ func deploy(ctx context.Context, cmd *cobra.Command, target *upgrader.Target, fi
 	if target.Swap == upgrader.SwapNone {
 		return deploying(advise(errors.New("the operator swaps here (Swap=none)"), "set Swap=auto, or use upgraderd import"))
 	}
+	pid1 := systemd.New(systemd.Options{})
+	defer func() { _ = pid1.Close() }()
+	if err := daemonRuns(ctx, pid1); err != nil {
+		return deploying(err)
+	}
+	if err := followed(ctx, target); err != nil {
+		return deploying(err)
+	}
+	// Before anything is copied: whoever waits takes up no room.
+	release, err := turn(ctx, cmd, target)
+	if err != nil {
+		return deploying(err)
+	}
+	defer release()
 	if file == "-" {
 		dir, err := os.MkdirTemp(cmp.Or(os.Getenv("TMPDIR"), "/var/tmp"), "upgraderd-deploy-")
 		if err != nil {
@@ -86,15 +102,30 @@ func deploy(ctx context.Context, cmd *cobra.Command, target *upgrader.Target, fi
 	if err != nil {
 		return deploying(err)
 	}
-	d := deployment{cmd: cmd, Parcel: parcel, bus: systemd.New(systemd.Options{})}
-	defer func() { _ = d.bus.Close() }()
-	if err := daemonRuns(ctx, d.bus); err != nil {
-		return deploying(err)
-	}
+	d := deployment{cmd: cmd, Parcel: parcel, bus: pid1}
 	if done, err := d.already(ctx); done || err != nil {
 		return err
 	}
 	return d.run(ctx)
+}
+
+// turn waits until nobody else deploys to the target.
+func turn(ctx context.Context, cmd *cobra.Command, target *upgrader.Target) (release func(), err error) {
+	told := false
+	for {
+		release, err := upgrader.DeployTurn(stateDirectory(), target.Name)
+		var held *store.LockedError
+		if !errors.As(err, &held) {
+			return release, err
+		}
+		if !told {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s: somebody else deploys to it (%v), waiting for the end of that\n", target.Name, held)
+			told = true
+		}
+		if !rest(ctx, answerInterval) {
+			return nil, ctx.Err()
+		}
+	}
 }
 
 type deployment struct {
@@ -198,12 +229,6 @@ func (d *deployment) wake(ctx context.Context) error {
 }
 
 func (d *deployment) run(ctx context.Context) error {
-	if err := d.followed(ctx); err != nil {
-		return d.failed("%w", err)
-	}
-	if err := d.wake(ctx); err != nil {
-		return d.failed("start %s: %w", d.Target.Unit, err)
-	}
 	line := newLine(d.cmd.ErrOrStderr())
 	var meter progress.Meter
 	id, o, err := d.Import(ctx, stateDirectory(), daemonThere(ctx, systemScope()), func(done, total int64) {
@@ -221,6 +246,9 @@ func (d *deployment) run(ctx context.Context) error {
 	}
 	if a.Verdict != upgrader.VerdictStaged {
 		return d.failed("%s", cmp.Or(a.Reason, "the daemon took nothing; see journalctl -u upgraderd"))
+	}
+	if err := d.wake(ctx); err != nil { // only now that it is verified
+		return d.failed("start %s: %w", d.Target.Unit, err)
 	}
 	o = upgrader.Order{Verb: upgrader.OrderUpgrade, Version: d.Version}
 	if id, err = upgrader.Place(stateDirectory(), d.Target.Name, o); err != nil {
@@ -253,9 +281,9 @@ func (d *deployment) run(ctx context.Context) error {
 const followedPatience = time.Minute
 
 // followed has the daemon follow the target, if its file is new.
-func (d *deployment) followed(ctx context.Context) error {
+func followed(ctx context.Context, target *upgrader.Target) error {
 	there := func() error {
-		_, err := os.Stat(filepath.Join(stateDirectory(), d.Target.Name))
+		_, err := os.Stat(filepath.Join(stateDirectory(), target.Name))
 		return err
 	}
 	if err := there(); !errors.Is(err, fs.ErrNotExist) {
@@ -269,7 +297,7 @@ func (d *deployment) followed(ctx context.Context) error {
 		case !errors.Is(err, fs.ErrNotExist):
 			return err
 		case time.Since(began) > followedPatience:
-			return advise(errors.New("the daemon does not follow it"), "see upgraderd verify %s, and journalctl -u upgraderd", d.Target.Name)
+			return advise(errors.New("the daemon does not follow it"), "see upgraderd verify %s, and journalctl -u upgraderd", target.Name)
 		case !rest(ctx, answerInterval):
 			return ctx.Err()
 		}
@@ -292,17 +320,55 @@ const archiveFiles = 1024
 // archiveSpare is for all but the artifact.
 const archiveSpare = 16 << 20
 
+// roomLeft is what stays free for others where an archive is unpacked.
+const roomLeft = 64 << 20
+
+// roomIn refuses to fill a disk, of which nobody but this command would be told.
+func roomIn(dir string, size int64) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return fmt.Errorf("look for room in %s: %w", dir, err)
+	}
+	if have := int64(fs.Bavail) * fs.Bsize; size > have-roomLeft {
+		return advise(fmt.Errorf("need %d bytes in %s, and have %d, of which %d stay free: %w", size, filepath.Dir(dir), have, roomLeft, syscall.ENOSPC),
+			"make room there, or have TMPDIR= name another place")
+	}
+	return nil
+}
+
+// inputStall is how long nothing may come: others wait for their turn.
+const inputStall = time.Minute
+
 // unpackInto unpacks a tar archive of plain files, of at most so many bytes and some
-// for lists and signatures. A read that never ends is left behind when ctx ends.
+// for lists and signatures. A read that never ends is left behind when ctx ends, or
+// when nothing comes any more.
 func unpackInto(ctx context.Context, dir string, from io.Reader, most int64) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stall := time.AfterFunc(inputStall, func() { cancel(fmt.Errorf("nothing came for %v", inputStall)) })
+	defer stall.Stop()
 	done := make(chan error, 1)
-	go func() { done <- unpackTar(ctx, dir, from, most+archiveSpare) }()
+	go func() { done <- unpackTar(ctx, dir, &impatient{from, stall}, most+archiveSpare) }()
 	select {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
+}
+
+// impatient puts a timer off with each read that gives something.
+type impatient struct {
+	io.Reader
+	stall *time.Timer
+}
+
+func (r *impatient) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if n > 0 {
+		r.stall.Reset(inputStall)
+	}
+	return n, err
 }
 
 func unpackTar(ctx context.Context, dir string, from io.Reader, most int64) error {
@@ -342,6 +408,9 @@ func unpackTar(ctx context.Context, dir string, from io.Reader, most int64) erro
 		}
 		if left -= h.Size; left < 0 {
 			return advise(fmt.Errorf("%q is too much: more than %d bytes in all", h.Name, most), "raise SizeMax= if it is meant to be that large")
+		}
+		if err := roomIn(dir, h.Size); err != nil {
+			return err
 		}
 		if err := root.MkdirAll(path.Dir(name), 0o700); err != nil {
 			return err

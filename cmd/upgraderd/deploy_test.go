@@ -4,11 +4,16 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 type entry struct {
@@ -101,4 +106,46 @@ func TestUnpackIntoRefuses(t *testing.T) {
 	if err := unpackInto(ctx, t.TempDir(), silent, 1<<10); err == nil {
 		t.Error("who says nothing is waited for")
 	}
+}
+
+// A disk is not filled by what comes over the network.
+func TestUnpackIntoLeavesRoom(t *testing.T) {
+	dir := t.TempDir()
+	if err := unpackInto(t.Context(), dir, archived(t, file("app_1.0", "program")), 1<<60); err != nil {
+		t.Fatal(err)
+	}
+	huge := entry{Header: tar.Header{Name: "app_1.1", Typeflag: tar.TypeReg, Size: 1 << 50}}
+	err := unpackInto(t.Context(), dir, archived(t, huge), 1<<60)
+	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "stay free") {
+		t.Errorf("got %v, want that it needs room", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "app_1.1")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it was begun all the same: %v", err)
+	}
+}
+
+// An archive that comes slowly is waited for, one that does not come is not: others
+// wait for their turn meanwhile.
+func TestUnpackIntoDoesNotWaitForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		archive := archived(t, file("app_1.0", strings.Repeat("program ", 100)))
+		from, to := io.Pipe()
+		go func() {
+			for { // a record of tar's now and then
+				time.Sleep(inputStall - time.Second)
+				if _, err := io.CopyN(to, archive, 512); err != nil {
+					return
+				}
+			}
+		}()
+		if err := unpackInto(t.Context(), t.TempDir(), from, 1<<20); err != nil {
+			t.Errorf("one that comes slowly: %v", err)
+		}
+		silent, end := io.Pipe()
+		defer end.Close()
+		began := time.Now()
+		if err := unpackInto(t.Context(), t.TempDir(), silent, 1<<20); err == nil || !strings.Contains(err.Error(), "nothing came for 1m0s") || time.Since(began) != inputStall {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+	})
 }

@@ -39,22 +39,39 @@ func (e *LockedError) Is(target error) bool { return target == ErrLocked }
 //
 // The unlock function may be called more than once.
 func (s *Store) Lock() (unlock func(), err error) {
-	op := "lock " + s.dir
+	return s.lock(lockName, "wait for it, or stop the other upgraderd")
+}
+
+// LockDeploy takes the turn of those who deploy to the target, in the same way. It
+// needs no Lock. Root does it with the rights of the store's owner.
+func (s *Store) LockDeploy() (unlock func(), err error) {
+	err = s.asOwner(func() error {
+		unlock, err = s.lock(deployName, "wait for it")
+		return err
+	})
+	return unlock, err
+}
+
+func (s *Store) lock(name, hint string) (unlock func(), err error) {
+	op := "lock " + s.path(name)
+	if name == lockName {
+		op = "lock " + s.dir
+	}
 	for {
-		f, err := os.OpenFile(s.path(lockName), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		f, err := os.OpenFile(s.path(name), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return nil, reason.FS(op, err)
 		}
 		if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
 			if errors.Is(err, unix.EWOULDBLOCK) {
-				err = &Error{Op: op, Code: CodeLocked, Err: &LockedError{PID: lockHolder(f)}, Hint: "wait for it, or stop the other upgraderd"}
+				err = &Error{Op: op, Code: CodeLocked, Err: &LockedError{PID: lockHolder(f)}, Hint: hint}
 			}
 			f.Close()
 			return nil, reason.FS(op, err)
 		}
 		// Somebody may have removed the file between our open and our
 		// flock; a lock on a file without a name keeps nobody out.
-		if same, err := sameFile(f, s.path(lockName)); err != nil || !same {
+		if same, err := sameFile(f, s.path(name)); err != nil || !same {
 			f.Close()
 			if err != nil {
 				return nil, reason.FS(op, err)

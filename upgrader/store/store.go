@@ -38,6 +38,7 @@ const (
 	knownBadDir  = "known-bad"
 	recordName   = "record.json"
 	lockName     = "lock"
+	deployName   = "deploy.lock"
 	incomingPre  = ".incoming-"
 	spoolPre     = ".import-"
 	tempPre      = ".tmp-" // coming or going, in any of the directories

@@ -547,6 +547,20 @@ func TestLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	unlock3()
+	// Who deploys takes turns with those who deploy, and with nobody else.
+	turn, err := s.LockDeploy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.LockDeploy(); !errors.Is(err, ErrLocked) {
+		t.Errorf("two deploy: %v", err)
+	}
+	if free, err := s.Lock(); err != nil {
+		t.Error(err)
+	} else {
+		free()
+	}
+	turn()
 	// What a dead process wrote is no lock.
 	if err := os.WriteFile(s.path(lockName), []byte("1\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -53,6 +53,13 @@ func deploys(t *testing.T, m *kit.Machine, source *kit.Source, stick string) {
 	ok("("+current(m)+")", stick+"/hello-5.0.0")
 	m.Run("systemctl", "stop", unit)
 	source.Publish("hello-6.0.0", kit.Hello(t, "6.0.0", ""))
+	m.Run("cp", "-r", stick, "/root/forged") // by who may deploy, and cannot sign
+	m.Run("sh", "-c", "echo >> /root/forged/hello-6.0.0")
+	bad("hello-6.0.0", "/root/forged/hello-6.0.0")
+	m.Run("rm", "-r", "/root/forged")
+	if got := m.Property(unit, "ActiveState"); got != "inactive" {
+		t.Errorf("the unit is %s, by a release that nobody vouches for", got)
+	}
 	ok("hello: 6.0.0 runs, and is good", stick+"/hello-6.0.0")
 	if got := m.Property(unit, "ActiveState"); got != "active" {
 		t.Errorf("the unit is %s", got)
@@ -81,6 +88,23 @@ func deploys(t *testing.T, m *kit.Machine, source *kit.Source, stick string) {
 	}
 	if left := m.Run("sh", "-c", "ls -d /var/tmp/upgraderd-* 2>/dev/null || true"); left != "" {
 		t.Errorf("left %s", left)
+	}
+
+	// One deploys at a time, and who waits has ordered nothing and takes up no room.
+	m.Run("sh", "-c", "setsid flock /var/lib/upgraderd/hello/deploy.lock sleep infinity > /dev/null 2>&1 & echo $! > /run/holder")
+	m.Eventually("somebody deploys", func() bool {
+		return strings.Contains(m.Run("sh", "-c", "flock --nonblock /var/lib/upgraderd/hello/deploy.lock true; echo $?"), "1")
+	})
+	source.Publish("hello-8.0.0", kit.Hello(t, "8.0.0", ""))
+	m.Run("sh", "-c", "(upgraderd deploy hello "+stick+"; echo ended $?) > /run/waiting 2>&1 &")
+	m.Eventually("another waits", func() bool { return strings.Contains(m.Run("cat", "/run/waiting"), "somebody else deploys") })
+	if left := m.Run("sh", "-c", "ls -d /var/lib/upgraderd/hello/order.json /var/lib/upgraderd/hello/.import-* 2>/dev/null || true"); left != "" {
+		t.Errorf("who waits left %s", left)
+	}
+	m.Run("sh", "-c", "kill -- -$(cat /run/holder)")
+	m.Eventually("its turn comes", func() bool { return strings.Contains(m.Run("cat", "/run/waiting"), "ended ") })
+	if out := m.Run("cat", "/run/waiting"); !strings.Contains(out, "8.0.0 runs, and is good") || !strings.HasSuffix(out, "ended 0") {
+		t.Errorf("got %q", out)
 	}
 	m.Run("systemctl", "stop", "upgraderd.service")
 	bad("systemctl start upgraderd.service", stick)
