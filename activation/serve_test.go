@@ -177,6 +177,28 @@ func TestDrain(t *testing.T) {
 		},
 		took: 4 * (grace - time.Second), slack: 20 * time.Millisecond,
 	}, {
+		name: "an upload that arrives byte by byte is taken to its end",
+		server: func() activation.Server {
+			return activation.Server{HTTP: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, err := io.ReadAll(r.Body)
+				fmt.Fprint(w, string(body), err)
+			})}}
+		},
+		client: func(t *testing.T, r *running) {
+			c := r.l.dial()
+			fmt.Fprint(c, "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 20\r\n\r\n")
+			synctest.Wait()
+			r.stop()
+			for range 20 {
+				time.Sleep(time.Second)
+				fmt.Fprint(c, "x")
+			}
+			if got := answer(t, bufio.NewReader(c)); got.body != strings.Repeat("x", 20)+"<nil>" || !got.close {
+				t.Errorf("got %+v", got)
+			}
+		},
+		took: 20 * time.Second, slack: 20 * time.Millisecond,
+	}, {
 		name: "a running handler ends in its own time",
 		server: func() activation.Server {
 			return activation.Server{HTTP: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

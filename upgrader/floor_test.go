@@ -3,6 +3,7 @@ package upgrader
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,5 +80,29 @@ func TestOlderListAfterAStart(t *testing.T) {
 			t.Errorf("it was led to %s", st.Current)
 		}
 		w.says("[META_OLDER]")
+	})
+}
+
+// A version far too high was signed by mistake, and accepted: nothing comes any more
+// until an operator says so once.
+func TestFastForward(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		old := w.running("1.0")
+		w.start()
+		huge := strings.Repeat("9", 40)
+		w.settles(w.publish(huge, ""), VerdictGood)
+		must(t, os.Remove(filepath.Join(w.dir, "app_"+huge+".sh")))
+		next := w.publish("1.1", "")
+		time.Sleep(time.Hour)
+		w.answered(w.order(Order{Verb: OrderRollback}), VerdictGood)
+		time.Sleep(time.Hour)
+		if st := w.status(); st.Current != old {
+			t.Errorf("current is %s, below what was accepted", st.Current)
+		}
+		w.answered(w.order(Order{Verb: OrderUpgrade, Version: "1.1"}), VerdictRefused)
+		w.answered(w.order(Order{Verb: OrderUpgrade, Version: "1.1", AllowDowngrade: true}), VerdictGood)
+		w.settles(next, VerdictGood)
+		w.comes(w.publish("1.2", ""))
+		w.oracle()
 	})
 }

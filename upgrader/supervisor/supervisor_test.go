@@ -1,11 +1,13 @@
 package supervisor
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,6 +77,8 @@ func TestHandoverFails(t *testing.T) {
 		{"never ready, and will not go", "never stubborn", "was not ready after", "was killed by SIGKILL"},
 		{"missing", "-", "no such file", ""},
 		{"no program", "text", "exec format error", ""},
+		{"a library is missing", "no libc", "exited with status 127", "exited with status 127"},
+		{"a library is too old", "another libc", "exited with status 1", "exited with status 1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m := newManager(t, "start=1s")
@@ -89,6 +93,12 @@ func TestHandoverFails(t *testing.T) {
 			bad := "2.0-bbbbbbbbbbbb"
 			if tt.behave != "-" {
 				bad = m.release("2.0", tt.behave)
+			}
+			switch tt.behave {
+			case "no libc":
+				link(t, filepath.Join(m.dir, "store/releases", bad, "bin/app"), `libc\.so\.6\x00`, "libx.so.6\x00")
+			case "another libc":
+				link(t, filepath.Join(m.dir, "store/releases", bad, "bin/app"), `GLIBC_2\.\d\d`, "GLIBC_9.99")
 			}
 			if tt.behave == "text" {
 				program := filepath.Join(m.dir, "store/releases", bad, "bin/app")
@@ -117,6 +127,23 @@ func TestHandoverFails(t *testing.T) {
 				return slices.Equal(m.storedNames(), []string{"upgraderd.state", "upgraderd.worker.1"})
 			})
 		})
+	}
+}
+
+// link makes program one that is linked to a library which this host does not have, as
+// a program that was built elsewhere is.
+func link(t *testing.T, program, was, is string) {
+	t.Helper()
+	data, err := os.ReadFile("/bin/true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	linked := regexp.MustCompile(was).ReplaceAll(data, []byte(is))
+	if bytes.Equal(linked, data) || len(linked) != len(data) {
+		t.Fatalf("/bin/true is not linked to %s", was)
+	}
+	if err := errors.Join(os.Remove(program), os.WriteFile(program, linked, 0o755)); err != nil {
+		t.Fatal(err)
 	}
 }
 

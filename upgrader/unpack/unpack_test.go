@@ -408,6 +408,21 @@ func TestRefusesSparse(t *testing.T) {
 	}
 }
 
+// A name does not end where C has it end.
+func TestRefusesNUL(t *testing.T) {
+	long := strings.Repeat("n", 120) // more than the header of ustar holds
+	for _, name := range []string{"QQ" + long, long + "QQ" + long, long + "QQ"} {
+		archive := pack(t, file(name))
+		if !bytes.Contains(archive, []byte("path="+name)) {
+			t.Fatal("the name is not where it was looked for")
+		}
+		archive = bytes.ReplaceAll(archive, []byte("QQ"), []byte("\x00Q"))
+		if _, err := newYard(t).unpack(t, "a.tar", archive, Options{}); err == nil {
+			t.Errorf("took a name with a NUL in %q", name)
+		}
+	}
+}
+
 func fixChecksum(header []byte) {
 	copy(header[148:156], "        ")
 	sum := 0

@@ -8,6 +8,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"net"
@@ -60,6 +61,7 @@ type Options struct {
 	Explain func(a *Answer, f *fault.Error) *fault.Error
 
 	isPrivate func(netip.Addr) bool // by a test; default isPrivate
+	connect   time.Duration         // by a test; default connectTimeout
 }
 
 // Client speaks to one server, its home, and to where that redirects. Its
@@ -85,7 +87,7 @@ func New(host string, o Options) (*Client, error) {
 	if o.isPrivate == nil {
 		o.isPrivate = isPrivate
 	}
-	bounds := &inner{home: host, isPrivate: o.isPrivate}
+	bounds := &inner{home: host, isPrivate: o.isPrivate, connect: cmp.Or(o.connect, connectTimeout)}
 	if o.Dial == nil {
 		o.Dial = bounds.dialer()
 	}

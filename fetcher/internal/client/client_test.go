@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/upgraderd/upgraderd/fetcher/fault"
 	"github.com/upgraderd/upgraderd/fetcher/internal/credential"
 	"github.com/upgraderd/upgraderd/fetcher/internal/source"
@@ -543,6 +545,84 @@ func TestConnect(t *testing.T) {
 		_, _, err := h.Read(context.Background(), "SHA256SUMS", 10, "")
 		sourcetest.WantCode(t, err, c.code, true)
 	}
+}
+
+// TestNames asks a resolver that fails, and one that never answers.
+func TestNames(t *testing.T) {
+	answer := func(reply func(query []byte) []byte) {
+		server, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server.Close() })
+		go func() {
+			query := make([]byte, 1500)
+			for {
+				n, from, err := server.ReadFrom(query)
+				if err != nil {
+					return
+				}
+				if answer := reply(query[:n]); answer != nil {
+					_, _ = server.WriteTo(answer, from)
+				}
+			}
+		}()
+		was := net.DefaultResolver
+		t.Cleanup(func() { net.DefaultResolver = was })
+		net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "udp", server.LocalAddr().String())
+		}}
+	}
+	read := func() error {
+		h := newSite(t, "http://releases.example.com", Options{connect: 300 * time.Millisecond})
+		_, _, err := h.Read(t.Context(), "SHA256SUMS", 10, "")
+		return err
+	}
+	var asked atomic.Int32
+	answer(func(query []byte) []byte {
+		asked.Add(1)
+		const response, servfail = 0x80, 2
+		query[2] |= response
+		query[3] = query[3]&0xf0 | servfail
+		return query
+	})
+	sourcetest.WantCode(t, read(), fault.DNS, true)
+	answer(func([]byte) []byte {
+		asked.Add(1)
+		return nil
+	})
+	before := asked.Load()
+	sourcetest.WantCode(t, read(), fault.DNS, true)
+	if before == 0 || asked.Load() == before {
+		t.Errorf("the resolver was asked %d times, then %d", before, asked.Load())
+	}
+}
+
+// TestBlackHole connects to a host that drops what comes: the kernel does, where
+// nobody accepts and the queue is full.
+func TestBlackHole(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port)
+	for full := false; !full; {
+		c, err := net.DialTimeout("tcp", address, 500*time.Millisecond)
+		if full = err != nil; !full {
+			defer c.Close()
+		}
+	}
+	h := newSite(t, "http://"+address, Options{connect: 300 * time.Millisecond})
+	_, _, err = h.Read(t.Context(), "SHA256SUMS", 10, "")
+	sourcetest.WantCode(t, err, fault.Connect, true)
 }
 
 // TestStaysOutside has a source in the world lead this host inside. Which

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/upgraderd/upgraderd/fetcher/fault"
 )
@@ -21,8 +22,9 @@ import (
 type inner struct {
 	home      string // the host in Path=
 	isPrivate func(netip.Addr) bool
-	private   atomic.Bool // the home itself was reached at a private address
-	proxies   sync.Map    // hosts that the environment names; root chose them
+	connect   time.Duration // until a connection is there, with its name
+	private   atomic.Bool   // the home itself was reached at a private address
+	proxies   sync.Map      // hosts that the environment names; root chose them
 }
 
 // dialer connects to where it may.
@@ -32,7 +34,7 @@ func (n *inner) dialer() func(ctx context.Context, network, address string) (net
 		if err != nil {
 			return nil, err
 		}
-		d := net.Dialer{Timeout: connectTimeout, ControlContext: func(_ context.Context, _, resolved string, _ syscall.RawConn) error {
+		d := net.Dialer{Timeout: n.connect, ControlContext: func(_ context.Context, _, resolved string, _ syscall.RawConn) error {
 			return n.enter(host, resolved)
 		}}
 		return d.DialContext(ctx, network, address)
