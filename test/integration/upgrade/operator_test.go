@@ -4,12 +4,50 @@ package upgrade
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/upgraderd/upgraderd/test/integration/kit"
 )
+
+// gate is a way to a source that can be held.
+type gate struct {
+	mu   sync.Mutex
+	held string
+	open chan struct{}
+}
+
+// hold has requests for a path wait until letThrough is called.
+func (g *gate) hold(path string) (letThrough func()) {
+	open := make(chan struct{})
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.held, g.open = path, open
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.held = ""
+		close(open)
+	}
+}
+
+func (g *gate) guard(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.mu.Lock()
+		held, open := g.held, g.open
+		g.mu.Unlock()
+		if r.URL.Path == held {
+			select {
+			case <-open:
+			case <-r.Context().Done():
+			}
+		}
+		h.ServeHTTP(w, r)
+	})
+}
 
 // unit stopped, masked, edited, deleted or restarted by the operator, at each
 // step of an upgrade: what the operator did stands, the journal tells, and as soon
@@ -51,8 +89,16 @@ func TestOperator(t *testing.T) {
 			s.t.Errorf("current is %s, which was rolled back", got)
 		}
 	}
+	oldDefinition := says("changed on disk and runs with its old definition")
+	stuck := func(why string) func(scene) { return says("ROLLBACK FAILED, " + unit + " is left as it is: " + why) }
 	masked := says("[UNIT_MASKED] live@hello.service is masked; unmask it with")
 	gone := says("live@hello.service does not exist")
+	runs := func(s scene) {
+		s.t.Helper()
+		s.Eventually("the unit runs "+s.version, func() bool {
+			return s.Property(unit, "ActiveState") == "active" && strings.Contains(s.Property(unit, "StatusText"), "Serving "+s.version+"-")
+		})
+	}
 	all := func(checks ...func(scene)) func(scene) {
 		return func(s scene) {
 			s.t.Helper()
@@ -68,48 +114,59 @@ func TestOperator(t *testing.T) {
 	)
 	acts := []struct {
 		name, act, undo string
-		// What is true before the act is undone, by step, and once it is undone
-		// of the release that was staged. Where it is nil there is nothing to see.
-		staged, swapping, confirming, rollingBack, afterwards func(scene)
+		// What is true before the act is undone, by step, and once it is undone of
+		// the release that was not moved to yet.
+		fetching, staged, swapping, confirming, rollingBack, draining, afterwards func(scene)
 	}{
 		{
 			"restart", "systemctl restart " + unit, "",
-			arrives, unjudged, unjudged, back, nil,
+			arrives, arrives, unjudged, unjudged, back, runs, nil,
 		},
 		{
 			"stop", "systemctl stop " + socket + " " + unit, "systemctl start " + socket + " " + unit,
-			all(says("is not running and starts with it"), down), all(unjudged, down), all(unjudged, down), all(back, down, says("somebody else acted on "+unit+" during the rollback")), nil,
+			all(says("is not running and starts with it"), down), all(says("is not running and starts with it"), down), all(unjudged, down), all(unjudged, down),
+			all(back, down, says("somebody else acted on "+unit+" during the rollback")), down, nil,
+		},
+		{
+			"kill", "systemctl kill --signal=KILL --kill-whom=main " + unit, "", // the supervisor, which comes back and takes its workers over
+			arrives, arrives, unjudged, back, back, runs, nil,
 		},
 		{
 			"mask", "systemctl mask " + unit, "systemctl unmask " + unit,
-			masked, all(unjudged, masked), arrives, nil, arrives,
+			masked, masked, all(unjudged, masked), arrives, stuck("[UNIT_MASKED]"), runs, arrives,
 		},
 		{
 			"mask --runtime", "systemctl mask --runtime " + unit, "systemctl unmask --runtime " + unit,
-			masked, all(unjudged, masked), arrives, says("ROLLBACK FAILED, " + unit + " is left as it is: [UNIT_MASKED]"), arrives,
+			masked, masked, all(unjudged, masked), arrives, stuck("[UNIT_MASKED]"), runs, arrives,
 		},
 		{
 			"mask the socket", "systemctl mask --runtime " + socket, "systemctl unmask --runtime " + socket,
-			arrives, nil, arrives, nil, nil, // it listens still, and so does the supervisor
+			arrives, arrives, arrives, arrives, back, runs, nil, // it listens still, and so does the supervisor
 		},
 		{
 			"edit", "printf '[Service]\\nUnknown=1\\n' > " + edit, "rm " + edit + " && systemctl daemon-reload",
-			all(arrives, says("changed on disk and runs with its old definition")), all(arrives, says("changed on disk and runs with its old definition")), arrives, back, nil,
+			all(arrives, oldDefinition), all(arrives, oldDefinition), all(arrives, oldDefinition), arrives, back, runs, nil,
 		},
 		{
 			"edit and reload", "printf '[Service]\\nNice=1\\n' > " + edit + " && systemctl daemon-reload", "rm " + edit + " && systemctl daemon-reload",
-			nil, arrives, arrives, nil, nil,
+			arrives, arrives, arrives, arrives, back, runs, nil,
 		},
 		{
 			"delete", "mv " + template + " /root/ && systemctl daemon-reload", "mv /root/live@.service " + template + " && systemctl daemon-reload",
-			gone, all(unjudged, gone), arrives, nil, arrives,
+			gone, gone, all(unjudged, gone), arrives, stuck("[UNIT_NOT_FOUND]"), runs, arrives,
 		},
 	}
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
-		source, clients := proved(t, m)
-		const window = "WindowSec=2s\n"
-		configure(m, unit, source, dir, window)
-		m.Run("systemctl", "reload", "upgraderd")
+		const server = "127.0.0.1:8443"
+		way := &gate{}
+		source, authority := m.HTTPSSource(server, way.guard)
+		m.Write("/etc/upgraderd/ca.pem", string(authority))
+		const url, trusted = "https://" + server + "/", "[Source]\nCAFile=/etc/upgraderd/ca.pem\n"
+		const window = "WindowSec=2s\n" + trusted
+		follow(t, m, source, url, window)
+		source.Publish("hello-1.0.0", kit.Hello(t, "1.0.0", ""))
+		clients := m.Load(traffic)
+		m.Served(clients, "1.0.0", 100)
 		program, err := os.ReadFile(kit.Hello(t, "2.0.0", slow))
 		if err != nil {
 			t.Fatal(err)
@@ -118,20 +175,39 @@ func TestOperator(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		stubborn, err := os.ReadFile(kit.Hello(t, "2.0.0", "stubborn"))
+		if err != nil {
+			t.Fatal(err)
+		}
 		minor := 0
 		for _, a := range acts {
 			minor++
-			for patch, step := range []string{"staged", "swapping", "confirming", "rolling-back"} {
-				then := []func(scene){a.staged, a.swapping, a.confirming, a.rollingBack}[patch]
-				if then == nil {
-					continue
-				}
+			for patch, step := range []string{"staged", "swapping", "confirming", "rolling-back", "fetching", "draining"} {
+				then := []func(scene){a.staged, a.swapping, a.confirming, a.rollingBack, a.fetching, a.draining}[patch]
 				ok := t.Run(a.name+"/"+step, func(t *testing.T) {
 					s := scene{t: t, Machine: m.In(t), version: fmt.Sprintf("2.%d.%d", minor, patch)}
 					publish := func() { source.PublishBytes("hello-"+s.version, append(program, s.version...)) }
 					switch step {
+					case "fetching":
+						letThrough := way.hold("/hello-" + s.version)
+						publish()
+						s.Eventually("it is fetched", func() bool { return target(t, s.Machine)["state"] == "fetching" })
+						s.Run("sh", "-c", a.act)
+						letThrough()
+					case "draining":
+						source.PublishBytes("hello-"+s.version+".0", append(stubborn, s.version...))
+						confirmed(t, s.Machine, s.version+".0")
+						old := worker(s.Machine, s.version+".0", "serves")
+						s.version += ".1"
+						publish()
+						s.Eventually("the old one drains", func() bool {
+							text := s.Property(unit, "StatusText")
+							return strings.HasPrefix(text, "Serving "+s.version+"-") && strings.Contains(text, " draining") && target(t, s.Machine)["state"] == "idle"
+						})
+						// A stop would wait for it, so it is killed, too, in the middle of its drain.
+						s.Run("sh", "-c", "("+a.act+") & sleep 0.5; kill -KILL "+old+"; wait")
 					case "staged":
-						configure(s.Machine, unit, source, dir, window+"[Upgrade]\nSwap=none\n")
+						configure(s.Machine, unit, source, url, window+"[Upgrade]\nSwap=none\n")
 						s.Run("systemctl", "reload", "upgraderd")
 						publish()
 						s.Eventually("it is staged", func() bool {
@@ -139,7 +215,7 @@ func TestOperator(t *testing.T) {
 							return now["state"] == "held" && strings.HasPrefix(fmt.Sprint(now["staged"]), s.version)
 						})
 						s.Run("sh", "-c", a.act)
-						configure(s.Machine, unit, source, dir, window)
+						configure(s.Machine, unit, source, url, window)
 						s.Run("systemctl", "reload", "upgraderd")
 					case "swapping":
 						publish()
@@ -161,7 +237,7 @@ func TestOperator(t *testing.T) {
 					if a.undo != "" {
 						s.Run("sh", "-c", a.undo)
 					}
-					if a.afterwards != nil && step == "staged" {
+					if a.afterwards != nil && (step == "staged" || step == "fetching") {
 						a.afterwards(s)
 					}
 					if step == "rolling-back" {
@@ -178,7 +254,7 @@ func TestOperator(t *testing.T) {
 		// goes on where it was.
 		for patch, step := range []string{"swapping", "confirming"} {
 			version := fmt.Sprintf("2.90.%d", patch)
-			configure(m, unit, source, dir, "WindowSec=10min\n")
+			configure(m, unit, source, url, "WindowSec=10min\n"+trusted)
 			m.Run("systemctl", "reload", "upgraderd")
 			source.PublishBytes("hello-"+version, append(program, version...))
 			m.Eventually(step, func() bool {
@@ -190,7 +266,7 @@ func TestOperator(t *testing.T) {
 			if now := target(t, m); now["state"] != step || m.Property("upgraderd.service", "ActiveState") != "inactive" {
 				t.Errorf("without the daemon, which the operator stopped while %s: got %v", step, now)
 			}
-			configure(m, unit, source, dir, window)
+			configure(m, unit, source, url, window)
 			m.Run("sh", "-c", "systemctl unmask --runtime upgraderd.service && systemctl start upgraderd.service")
 			confirmed(t, m, version)
 			if !strings.Contains(m.Journal("upgraderd.service"), "found the swap to "+version+" unfinished") {
