@@ -1,9 +1,16 @@
 package upgrader
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -400,5 +407,69 @@ func (w *world) holds(old, name string) {
 	}
 	if serving := w.unit.serving(); serving != "" && serving != old && serving != name {
 		w.t.Errorf("%q serves, want %s or %s", serving, old, name)
+	}
+}
+
+// halfUnpacked ends the daemon when so many entries of an archive are unpacked.
+type halfUnpacked struct {
+	*store.Store
+	w       *world
+	entries []string
+}
+
+func (d halfUnpacked) IncomingTree(g store.Digest) (string, error) {
+	defer d.w.cancel()
+	tree, err := d.Store.IncomingTree(g)
+	for _, name := range d.entries {
+		file := filepath.Join(tree, name)
+		err = errors.Join(err, os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte("half"), 0o644))
+	}
+	return "", errors.Join(errKilled, err)
+}
+
+// The daemon is killed at each entry of an archive, in the middle of it.
+func TestKilledWhileUnpacking(t *testing.T) {
+	entries := []string{"bin/app", "share/a", "share/b/c", "share/removed-since"}
+	for n := range len(entries) + 1 {
+		in(t, func(t *testing.T, w *world) {
+			w.running("1.0")
+			w.target.Source.Patterns = append(w.target.Source.Patterns, "app_@v.tar")
+			var archive bytes.Buffer
+			tw := tar.NewWriter(&archive)
+			for _, name := range entries[:3] {
+				text := "#!/bin/sh\n# " + name + "\n"
+				must(t, tw.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(text))}))
+				_, err := tw.Write([]byte(text))
+				must(t, err)
+			}
+			must(t, tw.Close())
+			must(t, os.WriteFile(filepath.Join(w.dir, "app_1.1.tar"), archive.Bytes(), 0o644))
+			w.manifest()
+			w.wrap = func(s *store.Store) disk { return halfUnpacked{s, w, entries[:n]} }
+			w.start()
+			time.Sleep(time.Minute)
+			w.kill()
+			if left, _ := filepath.Glob(filepath.Join(w.unit.root, ".incoming-*", "*", entries[0])); n > 0 && len(left) == 0 {
+				t.Fatal("nothing is half done, so this shows nothing")
+			}
+			w.wrap = nil
+			w.start()
+			st := w.eventually("it arrives", func(st TargetStatus) bool {
+				return st.State == Idle && strings.HasPrefix(st.Current, "1.1-") && st.Last.Verdict == VerdictGood
+			})
+			var has []string
+			root := filepath.Join(w.unit.root, "releases", st.Current)
+			must(t, filepath.WalkDir(root, func(file string, e fs.DirEntry, err error) error {
+				if err == nil && !e.IsDir() {
+					name, _ := filepath.Rel(root, file)
+					has = append(has, name)
+				}
+				return err
+			}))
+			if !slices.Equal(has, entries[:3]) {
+				t.Errorf("the release has %q, want %q", has, entries[:3])
+			}
+			w.oracle()
+		})
 	}
 }

@@ -3,7 +3,14 @@
 package upgrade
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"errors"
 	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 
@@ -16,6 +23,7 @@ import (
 func TestDiskTrouble(t *testing.T) {
 	const state = "/var/lib/upgraderd"
 	troubles := []struct{ name, begin, end, code string }{
+		{"full as it unpacks", "fallocate -l $(($(df --output=avail -B1 " + state + " | tail -1) - 100000000)) " + state + "/filler", "rm " + state + "/filler", "FS_NOSPACE"},
 		{"full", "fallocate -l $(($(df --output=avail -B1 " + state + " | tail -1) - 2000000)) " + state + "/filler", "rm " + state + "/filler", "FS_NOSPACE"},
 		{"no inodes", "mkdir " + state + "/many; cd " + state + "/many; seq $(($(df --output=iavail " + state + " | tail -1) - 3)) | xargs touch", "rm -r " + state + "/many", "FS_NOINODES"},
 	}
@@ -23,13 +31,19 @@ func TestDiskTrouble(t *testing.T) {
 		m.Run("mount", "-t", "tmpfs", "-o", "size=256m,nr_inodes=1000,mode=0755", "state", state)
 		m.Run("chown", "upgraderd:", state)
 		source, clients := proved(t, m)
+		configure(m, unit, source, dir, "WindowSec=1s\n[Source]\nMatchPattern=hello-@v.tar.gz\n")
+		m.Run("systemctl", "reload", "upgraderd")
 		for i, c := range troubles {
 			version := fmt.Sprintf("2.%d.0", i)
 			ok := t.Run(c.name, func(t *testing.T) {
 				m := m.In(t)
 				daemon := m.Property("upgraderd.service", "MainPID")
 				m.Run("sh", "-c", c.begin)
-				source.Publish("hello-"+version, kit.Hello(t, version, ""))
+				if i == 0 {
+					source.PublishBytes("hello-"+version+".tar.gz", swelling(t, kit.Hello(t, version, ""), 100<<20))
+				} else {
+					source.Publish("hello-"+version, kit.Hello(t, version, ""))
+				}
 				m.Eventually("the status says why", func() bool { return strings.Contains(fmt.Sprint(target(t, m)["trouble"]), c.code) })
 				if got := current(m); strings.HasPrefix(got, version) {
 					t.Errorf("current is %s", got)
@@ -51,6 +65,44 @@ func TestDiskTrouble(t *testing.T) {
 		m.NothingLost(clients)
 	})
 }
+
+// swelling is an archive of a program and of a file that needs far more room than the
+// archive, which is small enough for the disk to be believed to hold it.
+func swelling(t *testing.T, program string, size int64) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	w := tar.NewWriter(z)
+	data, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, 1<<10)
+	random := rand.NewChaCha8([32]byte{})
+	add := func(name string, size int64, from io.Reader) {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: size}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.CopyN(w, from, size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add("bin/hello", int64(len(data)), bytes.NewReader(data))
+	add("share/large", size, readerFunc(func(p []byte) (int, error) {
+		if _, err := random.Read(line[:64]); err != nil { // not so monotonous that it is taken for a bomb
+			return 0, err
+		}
+		return copy(p, line), nil
+	}))
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // The file system of the store becomes read-only for the daemon, and can be written
 // to again: when a release is on its way, and when one is on trial. The service
