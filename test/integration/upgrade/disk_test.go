@@ -31,7 +31,7 @@ func TestDiskTrouble(t *testing.T) {
 		m.Run("mount", "-t", "tmpfs", "-o", "size=256m,nr_inodes=1000,mode=0755", "state", state)
 		m.Run("chown", "upgraderd:", state)
 		source, clients := proved(t, m)
-		configure(m, unit, source, dir, "WindowSec=1s\n[Source]\nMatchPattern=hello-@v.tar.gz\n")
+		configure(m, unit, source, dir, "WindowSec=1s\n[Source]\nMatchPattern=\nMatchPattern=hello-@v.tar.gz hello-@v\n")
 		m.Run("systemctl", "reload", "upgraderd")
 		for i, c := range troubles {
 			version := fmt.Sprintf("2.%d.0", i)
