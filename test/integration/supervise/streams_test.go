@@ -109,6 +109,7 @@ func TestStreams(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer response.Body.Close()
 		if text, err := io.ReadAll(response.Body); string(text) != fmt.Sprintf("1.0.0: %d bytes, <nil>", 2*rounds) || err != nil {
 			t.Errorf("got %q, %v", text, err)
 		}
