@@ -10,13 +10,13 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/upgraderd/upgraderd/activation/overseer/fetcher"
+	"github.com/upgraderd/upgraderd/activation/overseer/origin"
 )
 
-// origin finds where the fetcher of a program of activation/overseer looks, nil if
+// originOf finds where the fetcher of a program of activation/overseer looks, nil if
 // the control group has none. The program says so itself, in a memory file: it is not
 // run for that.
-func origin(proc, cgroups, group string) *fetcher.Origin {
+func originOf(proc, cgroups, group string) *origin.Origin {
 	if group == "" {
 		return nil
 	}
@@ -30,10 +30,10 @@ func origin(proc, cgroups, group string) *fetcher.Origin {
 		f.Close()
 		for _, name := range names {
 			name = filepath.Join(dir, name)
-			if to, err := os.Readlink(name); err != nil || to != fetcher.OriginLink {
+			if to, err := os.Readlink(name); err != nil || to != origin.Link {
 				continue
 			}
-			if o, err := fetcher.ReadOrigin(name); err == nil {
+			if o, err := origin.Read(name); err == nil {
 				return &o
 			}
 		}
@@ -52,7 +52,7 @@ type source struct {
 // fetches says the same as the fetcher of the program, as far as that can be said.
 // What it trusts is not taken from it: who signs releases is for the operator to
 // say.
-func (a *Adoption) fetches(o fetcher.Origin) (s source) {
+func (a *Adoption) fetches(o origin.Origin) (s source) {
 	if !sound(o) {
 		a.remark("what it says of its fetcher is of no use; give the source as --source=")
 		return source{}
@@ -105,7 +105,7 @@ func (a *Adoption) fetches(o fetcher.Origin) (s source) {
 
 // sound refuses what could mean something else in a file than its kind: a command, a
 // further line. Nobody has looked at it yet, and it is the word of a service.
-func sound(o fetcher.Origin) bool {
+func sound(o origin.Origin) bool {
 	begins, known := map[string][]string{
 		"file": {"/"}, "http": {"http://", "https://"}, "s3": {"s3://"}, "github": {"github://"}, "function": {""},
 	}[o.Kind]

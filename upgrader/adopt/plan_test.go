@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/upgraderd/upgraderd/activation/overseer/fetcher"
+	"github.com/upgraderd/upgraderd/activation/overseer/origin"
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
@@ -50,7 +50,7 @@ func service(argv ...string) Service {
 }
 
 // overseen is a service whose program fetches by itself.
-func overseen(program string, o fetcher.Origin) Service {
+func overseen(program string, o origin.Origin) Service {
 	s := service(program)
 	s.Origin = &o
 	return s
@@ -92,13 +92,13 @@ func TestPlanFiles(t *testing.T) {
 		}()},
 		"script":      {s: service("/usr/bin/python3", script, "80")},
 		"interpreted": {s: service("/usr/bin/python3", "-u", script, "80")},
-		"overseer http": {s: overseen(knows, fetcher.Origin{
+		"overseer http": {s: overseen(knows, origin.Origin{
 			Kind: "http", Path: "https://example.org/100%/app?x=1", Interval: 5 * time.Minute, Authorized: true, Keys: 2, PreUpgrade: true, NoRestartAfterFetch: true})},
-		"overseer file":     {s: overseen(knows, fetcher.Origin{Kind: "file", Path: "/srv/app/app.next", Interval: time.Second})},
-		"overseer s3":       {s: overseen(knows, fetcher.Origin{Kind: "s3", Path: "s3://bucket/dir/app", Region: "eu-north-1", Endpoint: "https://s3.example.org", Interval: time.Minute})},
-		"overseer github":   {s: overseen(knows, fetcher.Origin{Kind: "github", Path: "github://acme/app", Interval: 5 * time.Minute})},
-		"overseer function": {s: overseen(knows, fetcher.Origin{Kind: "function"})},
-		"overseer told":     {s: overseen(knows, fetcher.Origin{Kind: "file", Path: "/srv/app/app.next"}), w: Wishes{Source: "https://example.org/app"}},
+		"overseer file":     {s: overseen(knows, origin.Origin{Kind: "file", Path: "/srv/app/app.next", Interval: time.Second})},
+		"overseer s3":       {s: overseen(knows, origin.Origin{Kind: "s3", Path: "s3://bucket/dir/app", Region: "eu-north-1", Endpoint: "https://s3.example.org", Interval: time.Minute})},
+		"overseer github":   {s: overseen(knows, origin.Origin{Kind: "github", Path: "github://acme/app", Interval: 5 * time.Minute})},
+		"overseer function": {s: overseen(knows, origin.Origin{Kind: "function"})},
+		"overseer told":     {s: overseen(knows, origin.Origin{Kind: "file", Path: "/srv/app/app.next"}), w: Wishes{Source: "https://example.org/app"}},
 		"proxy":             {s: service(not, "-d"), w: Wishes{Proxy: "127.0.0.1:18080", Args: []string{"--port=18080"}, Env: []string{"A=100% b", "B="}, Unsigned: true}},
 		"given":             {s: service(knows), w: Wishes{Given: &upgrader.Target{Name: "mine", Program: "libexec/app", Swap: upgrader.SwapAuto}, Listen: []string{"1234"}}},
 	} {
@@ -125,7 +125,7 @@ func TestPlanFiles(t *testing.T) {
 // A service says of its fetcher what it likes. Nothing of it becomes a line or a
 // command.
 func TestHostileOrigin(t *testing.T) {
-	for name, o := range map[string]fetcher.Origin{
+	for name, o := range map[string]origin.Origin{
 		"a command":        {Kind: "http", Path: "exec:/bin/true"},
 		"a relative file":  {Kind: "file", Path: "app"},
 		"a further line":   {Kind: "http", Path: "https://example.org/app\nKey=/tmp/key"},

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/upgraderd/upgraderd/activation/overseer/fetcher"
+	"github.com/upgraderd/upgraderd/activation/overseer/origin"
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
@@ -21,7 +21,7 @@ type Service struct {
 	Listening []Address
 	// Origin is where its own fetcher looks, if it is a program of
 	// activation/overseer that runs: nil if it is none.
-	Origin *fetcher.Origin
+	Origin *origin.Origin
 }
 
 // Systemd is who knows units.
@@ -57,7 +57,7 @@ func Look(ctx context.Context, bus Systemd, unit string) (Service, error) {
 		}
 	}
 	s.Listening = listening("/proc", "/sys/fs/cgroup", set.ControlGroup)
-	s.Origin = origin("/proc", "/sys/fs/cgroup", set.ControlGroup)
+	s.Origin = originOf("/proc", "/sys/fs/cgroup", set.ControlGroup)
 	return s, nil
 }
 
