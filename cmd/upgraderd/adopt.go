@@ -404,11 +404,17 @@ func (a *adopter) moveBack(ctx context.Context, u adopt.Undoing) error {
 	if err != nil {
 		return err
 	}
-	if f.ActiveState != "failed" && f.ActiveState != "inactive" {
+	switch f.ActiveState {
+	case "failed", "inactive":
+	case "activating": // once more, by Restart=
+		if _, err := a.bus.Displace(ctx, u.Unit); err != nil {
+			return err
+		}
+	default:
 		return adopt.Move(ctx, a.bus, u.Unit, sockets...)
 	}
 	for _, s := range sockets {
-		if _, err := a.bus.Stop(ctx, s); err != nil {
+		if _, err := a.bus.Stop(ctx, s); err != nil && !systemd.HasCode(err, systemd.CodeNotFound) {
 			return err
 		}
 	}

@@ -9,5 +9,6 @@
 // the right of anybody to read properties.
 //
 // The interface is org.freedesktop.systemd1(5). Jobs are queued in mode
-// "fail": where an operator's own job stands in the way, the operator wins.
+// "fail": where an operator's own job stands in the way, the operator wins,
+// but for [Client.Displace].
 package systemd

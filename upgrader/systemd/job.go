@@ -28,25 +28,34 @@ const (
 // Reload queues ExecReload= of unit and waits for the job to end. An error
 // means that no job was queued, or that ctx ended during the wait.
 func (c *Client) Reload(ctx context.Context, unit string) (Result, error) {
-	return c.run(ctx, "reload", "ReloadUnit", unit)
+	return c.run(ctx, "reload", "ReloadUnit", unit, yielding)
 }
 
 // Restart stops and starts unit, or starts it if it is not active, and waits
 // for the job to end. Errors as in [Client.Reload].
 func (c *Client) Restart(ctx context.Context, unit string) (Result, error) {
-	return c.run(ctx, "restart", "RestartUnit", unit)
+	return c.run(ctx, "restart", "RestartUnit", unit, yielding)
 }
 
 // Start starts unit and waits for the job to end: for Type=oneshot that is
 // when the program has ended. Errors as in [Client.Reload].
 func (c *Client) Start(ctx context.Context, unit string) (Result, error) {
-	return c.run(ctx, "start", "StartUnit", unit)
+	return c.run(ctx, "start", "StartUnit", unit, yielding)
 }
 
 // Stop stops unit and waits for the job to end. Errors as in [Client.Reload].
 func (c *Client) Stop(ctx context.Context, unit string) (Result, error) {
-	return c.run(ctx, "stop", "StopUnit", unit)
+	return c.run(ctx, "stop", "StopUnit", unit, yielding)
 }
+
+// Displace is [Client.Stop] in the place of whatever job the unit has, as systemctl
+// has it. It is for what an operator types, and not for the daemon.
+func (c *Client) Displace(ctx context.Context, unit string) (Result, error) {
+	return c.run(ctx, "stop", "StopUnit", unit, "replace")
+}
+
+// yielding has a job of ours refused where another stands in its way.
+const yielding = "fail"
 
 // waiter hears of the end of one job. Between asking and learning the job's
 // path it keeps what it hears, as the end may overtake the answer.
@@ -101,7 +110,7 @@ func (l *link) name(w *waiter, path dbus.ObjectPath) {
 	w.early = nil
 }
 
-func (c *Client) run(ctx context.Context, verb, method, unit string) (Result, error) {
+func (c *Client) run(ctx context.Context, verb, method, unit, mode string) (Result, error) {
 	call, cancel := context.WithTimeout(ctx, verbTimeout)
 	defer cancel()
 	l, err := c.connect(call)
@@ -111,7 +120,7 @@ func (c *Client) run(ctx context.Context, verb, method, unit string) (Result, er
 	w := l.wait()
 	defer l.forget(w)
 	var path dbus.ObjectPath
-	err = l.conn.Object(busName, busPath).CallWithContext(call, manager+"."+method, 0, unit, "fail").Store(&path)
+	err = l.conn.Object(busName, busPath).CallWithContext(call, manager+"."+method, 0, unit, mode).Store(&path)
 	switch {
 	case err == nil:
 		l.name(w, path)
