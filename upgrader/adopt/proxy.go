@@ -101,9 +101,11 @@ func streams(s Service, w Wishes) []string {
 func portOf(address string) string { return address[strings.LastIndexByte(address, ':')+1:] }
 
 // awaits is a command that ends well when somebody listens there, and badly when the
-// main process is gone before.
+// main process is gone before. It may begin before that process has become its user,
+// who alone can see it: so it looks twice.
 func awaits(at netip.AddrPort) string {
-	return fmt.Sprintf(`%s -c 'until (: >/dev/tcp/%s/%d) 2>/dev/null; do [ -z "$MAINPID" ] || kill -0 $MAINPID || exit 1; sleep 0.05; done'`, Shell, at.Addr(), at.Port())
+	return fmt.Sprintf(`%s -c 'here() { [ -z "$MAINPID" ] || kill -0 $MAINPID || [ -e /proc/$MAINPID ]; }; `+
+		`until (: >/dev/tcp/%s/%d); do here || { sleep 1; here || exit 1; }; sleep 0.05; done 2>/dev/null'`, Shell, at.Addr(), at.Port())
 }
 
 // proxy is the unit of the proxy. It is stopped with the service, and started by its

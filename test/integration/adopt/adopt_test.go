@@ -277,7 +277,7 @@ func proxied(t *testing.T, m *kit.Machine) {
 		pub    = "/srv/proxied"
 		behind = "127.0.0.1:19100"
 	)
-	m.Write("/etc/systemd/system/"+unit+".d/t.conf", "[Service]\nTimeoutStartSec=10s\n")
+	m.Write("/etc/systemd/system.conf.d/t.conf", "[Manager]\nDefaultTimeoutStartSec=10s\n")
 	m.Run("systemctl", "daemon-reload")
 	m.Run("systemctl", "start", unit)
 	listens(m, ":9100")
@@ -331,7 +331,7 @@ func proxied(t *testing.T, m *kit.Machine) {
 		t.Errorf("the proxy's units are %s", left)
 	}
 	m.Run("systemctl", "stop", unit)
-	m.Run("rm", "-r", pub, "/etc/systemd/system/"+unit+".d")
+	m.Run("rm", "-r", pub, "/etc/systemd/system.conf.d")
 	m.Run("systemctl", "daemon-reload")
 }
 
