@@ -76,7 +76,7 @@ back. What comes after -- are arguments that its program gets from then on.
 				return withStatus(exitUsage, err)
 			}
 			if a.wishes.Proxy != "" && !a.dry && !a.now && !undo {
-				return withStatus(exitUsage, errors.New("--proxy is of use only if the service then listens where it is told to\nSay --now, which moves it, and puts everything back if it does not; or --dry-run"))
+				return withStatus(exitUsage, advise(errors.New("--proxy is of use only if the service then listens where it is told to"), "say --now, which moves it, and puts everything back if it does not; or --dry-run"))
 			}
 			if os.Geteuid() != 0 && !a.dry {
 				return advise(errors.New("only root may write units and .upgrade files"), "to see what would be written: upgraderd adopt --dry-run %s", unit)
@@ -286,7 +286,7 @@ func proxyHere(plan adopt.Adoption) error {
 	}
 	l, err := net.Listen("tcp", plan.Proxy.String())
 	if err != nil {
-		return fmt.Errorf("--proxy=%s has to be free: %w", plan.Proxy, err)
+		return advise(fmt.Errorf("--proxy=%s: %w", plan.Proxy, err), "choose an address that is free")
 	}
 	return l.Close()
 }
@@ -308,7 +308,7 @@ func (a *adopter) proxied(ctx context.Context, plan adopt.Adoption) error {
 	if back := a.revert(context.WithoutCancel(ctx), plan.Unit, true); back != nil {
 		return errors.Join(err, fmt.Errorf("put everything back: %w", back))
 	}
-	return fmt.Errorf("%w\nEverything was put back, and the service runs as before; does it still listen where it did? journalctl -u %s", err, plan.Socket)
+	return advise(fmt.Errorf("%w\nEverything was put back, and it runs as before", err), "it may still listen where it did; see: journalctl -u %s", plan.Socket)
 }
 
 // found makes the first release.

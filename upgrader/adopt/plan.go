@@ -68,7 +68,7 @@ func (w Wishes) Check() error {
 	}
 	for _, e := range w.Env {
 		if name, _, ok := strings.Cut(e, "="); !ok || !variable.MatchString(name) {
-			return fmt.Errorf("--env=%q: want NAME=VALUE", e)
+			return advice.Give(fmt.Errorf("--env=%q: no assignment", e), "give NAME=VALUE")
 		}
 	}
 	if w.Proxy != "" {

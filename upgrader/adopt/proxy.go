@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 )
 
 // A service that takes no sockets can be put behind one that systemd holds:
@@ -38,9 +39,9 @@ func parseBehind(text string) (netip.AddrPort, error) {
 	at, err := netip.ParseAddrPort(text)
 	switch {
 	case err != nil || at.Port() == 0:
-		return at, fmt.Errorf("--proxy=%q: want an address and port of this host, such as 127.0.0.1:18080", text)
+		return at, advice.Give(fmt.Errorf("--proxy=%q: no address and port", text), "give one of this host, such as 127.0.0.1:18080")
 	case !at.Addr().IsLoopback() || at.Addr().Zone() != "":
-		return at, fmt.Errorf("--proxy=%s: others could go round the proxy; want an address such as 127.0.0.1:%d", text, at.Port())
+		return at, advice.Give(fmt.Errorf("--proxy=%s: others could go round the proxy", text), "give an address such as 127.0.0.1:%d", at.Port())
 	}
 	return at, nil
 }
@@ -109,7 +110,8 @@ func awaits(at netip.AddrPort) string {
 }
 
 // proxy is the unit of the proxy. It is stopped with the service, and started by its
-// socket, when a connection comes, or with the service again.
+// socket, when a connection comes, or with the service again. That of systemd 252 does
+// not say READY=1, and need not: it has its socket from the start.
 func (a *Adoption) proxy() string {
 	return a.head() + fmt.Sprintf(`
 [Unit]
@@ -119,7 +121,7 @@ After=%[1]s %[2]s
 StartLimitIntervalSec=0
 
 [Service]
-Type=notify
+Type=exec
 ExecStart=%[3]s %[4]s
 DynamicUser=yes
 CapabilityBoundingSet=

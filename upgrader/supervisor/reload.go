@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 	"github.com/upgraderd/upgraderd/upgrader/statusline"
 )
@@ -36,9 +37,9 @@ func ParseReload(s string) (Reload, error) {
 	sig := signalNamed(name)
 	switch sig {
 	case 0:
-		return Reload{}, fmt.Errorf("--reload=%q: give handover, a signal such as SIGHUP, or notify=SIGNAL", s)
+		return Reload{}, advice.Give(fmt.Errorf("--reload=%q: not a way to reload", s), "give handover, a signal such as SIGHUP, or notify=SIGNAL")
 	case syscall.SIGKILL, syscall.SIGSTOP:
-		return Reload{}, fmt.Errorf("--reload=%s: no program can take %s for a reload; give one that it handles, such as SIGHUP", s, unix.SignalName(sig))
+		return Reload{}, advice.Give(fmt.Errorf("--reload=%s: no program can handle %s", s, unix.SignalName(sig)), "give a signal that it handles, such as SIGHUP")
 	}
 	return Reload{Signal: sig, Notify: notify}, nil
 }
