@@ -24,7 +24,6 @@ import (
 	"github.com/upgraderd/upgraderd/upgrader/config"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
-	"github.com/upgraderd/upgraderd/upgrader/unitlint"
 )
 
 func adoptCommand() *cobra.Command {
@@ -78,10 +77,23 @@ back. What comes after -- are arguments that its program gets from then on.
 			if a.wishes.Proxy != "" && !a.dry && !a.now && !undo {
 				return withStatus(exitUsage, advise(errors.New("--proxy is of use only if the service then listens where it is told to"), "say --now, which moves it, and puts everything back if it does not; or --dry-run"))
 			}
-			if os.Geteuid() != 0 && !a.dry {
+			if a.at, err = scopeOf(cmd, "/"); err != nil {
+				return err
+			}
+			program := units.ProgramPath
+			if a.at.User {
+				if a.wishes.Proxy != "" {
+					return withStatus(exitUsage, errors.New("--proxy is for services of the system alone"))
+				}
+				if program, err = os.Executable(); err != nil {
+					return err
+				}
+			}
+			a.disk = adopt.Disk{Root: "/", At: adopt.Of(a.at.Realm, program)}
+			if os.Geteuid() != 0 && !a.at.User && !a.dry {
 				return advise(errors.New("only root may write units and .upgrade files"), "to see what would be written: upgraderd adopt --dry-run %s", unit)
 			}
-			a.bus = systemd.New(systemd.Options{})
+			a.bus = a.at.bus(nil)
 			defer func() { _ = a.bus.Close() }()
 			if undo {
 				return a.undo(ctx, unit)
@@ -126,9 +138,9 @@ type adopter struct {
 	in            io.Reader
 	out           io.Writer
 	bus           *systemd.Client
+	at            scope
+	disk          adopt.Disk
 }
-
-var disk = adopt.Disk{Root: "/"}
 
 func (a *adopter) say(format string, args ...any) { fmt.Fprintf(a.out, format+"\n", args...) }
 
@@ -141,30 +153,30 @@ func (a *adopter) adopt(ctx context.Context, unit string) error {
 	if s.ID != "" {
 		unit = s.ID // of an alias
 	}
-	switch err := disk.Adopted(unit); {
+	switch err := a.disk.Adopted(unit); {
 	case errors.Is(err, adopt.ErrAdopted):
 		return a.again(ctx, unit)
 	case err != nil:
 		return err
 	}
-	if a.wishes.Given, err = given(unit); err != nil {
+	if a.wishes.Given, err = a.given(unit); err != nil {
 		return err
 	}
-	plan, err := adopt.Plan(s, a.wishes)
+	plan, err := adopt.Plan(s, a.wishes, a.disk.At)
 	if err != nil {
 		return err
 	}
-	if err := disk.Fit(&plan); err != nil {
+	if err := a.disk.Fit(&plan); err != nil {
 		return err
 	}
-	if err := lintUpgrade(plan); err != nil {
+	if err := a.lintUpgrade(plan); err != nil {
 		return err
 	}
 	a.show(plan)
 	if a.dry {
 		return nil
 	}
-	if err := installedHere(); err != nil {
+	if err := a.installedHere(); err != nil {
 		return err
 	}
 	if err := proxyHere(plan); err != nil {
@@ -176,7 +188,7 @@ func (a *adopter) adopt(ctx context.Context, unit string) error {
 	if err := a.found(ctx, plan); err != nil {
 		return err
 	}
-	if err := disk.Write(plan); err != nil {
+	if err := a.disk.Write(plan); err != nil {
 		return err
 	}
 	if err := a.load(ctx, unit); err != nil {
@@ -202,15 +214,15 @@ func (a *adopter) again(ctx context.Context, unit string) error {
 		return err
 	}
 	a.say("%s is adopted already; nothing is to be written\nTo change it, edit the files; to begin anew: upgraderd adopt --undo %s", unit, unit)
-	if !a.now || a.dry || !set.Running() || adopt.RunsFrom(set.ControlGroup, stateDir) {
+	if !a.now || a.dry || !set.Running() || adopt.RunsFrom(set.ControlGroup, a.at.state()) {
 		return nil
 	}
 	return a.move(ctx, unit)
 }
 
 // given finds the target that has the unit already.
-func given(unit string) (*upgrader.Target, error) {
-	targets, _ := config.PeekAll("/")
+func (a *adopter) given(unit string) (*upgrader.Target, error) {
+	targets, _ := a.at.files().PeekAll()
 	for _, t := range targets {
 		if t.Unit == unit {
 			return t, nil
@@ -220,12 +232,12 @@ func given(unit string) (*upgrader.Target, error) {
 }
 
 // lintUpgrade reads the .upgrade file as it would be. Its key may come later.
-func lintUpgrade(plan adopt.Adoption) error {
+func (a *adopter) lintUpgrade(plan adopt.Adoption) error {
 	for _, f := range plan.Files {
 		if filepath.Ext(f.Name) != ".upgrade" {
 			continue
 		}
-		ds := config.Try("/", plan.Target, f.Name, []byte(f.Text)).Errors()
+		ds := a.at.files().Try(plan.Target, f.Name, []byte(f.Text)).Errors()
 		ds = slices.DeleteFunc(ds, func(d config.Diagnostic) bool {
 			_, err := os.Stat(plan.DefaultKey())
 			return errors.Is(err, fs.ErrNotExist) && strings.Contains(d.Message, plan.DefaultKey())
@@ -265,8 +277,11 @@ func (a *adopter) agree(question string) error {
 }
 
 // installedHere refuses where the files would name what is not there.
-func installedHere() error {
-	for _, name := range []string{units.ProgramPath, stateDir, "/etc/upgraderd"} {
+func (a *adopter) installedHere() error {
+	if err := a.at.MakeState(); err != nil {
+		return err
+	}
+	for _, name := range []string{a.disk.At.Program, a.at.state(), a.disk.At.Config, a.disk.At.Units} {
 		if _, err := os.Stat(name); err != nil {
 			return advise(err, "first: upgraderd install, and what it says is next")
 		}
@@ -318,7 +333,7 @@ func (a *adopter) found(ctx context.Context, plan adopt.Adoption) error {
 		return err
 	}
 	defer f.Close()
-	_, err = store.Found(ctx, filepath.Join(stateDir, plan.Target), adopt.InstalledVersion, plan.Inside, f)
+	_, err = store.Found(ctx, filepath.Join(a.at.state(), plan.Target), adopt.InstalledVersion, plan.Inside, f)
 	return err
 }
 
@@ -355,7 +370,7 @@ func (a *adopter) move(ctx context.Context, unit string) error {
 // revert takes an adoption back, and the service with it. The daemon forgets the
 // target first, so that it does not move a unit that is on its way back.
 func (a *adopter) revert(ctx context.Context, unit string, moved bool) error {
-	u, err := disk.Undo(unit)
+	u, err := a.disk.Undo(unit)
 	if err != nil {
 		return err
 	}
@@ -369,15 +384,15 @@ func (a *adopter) revert(ctx context.Context, unit string, moved bool) error {
 		}
 	}
 	upgrade.Dirs = nil
-	if err := disk.Remove(upgrade); err != nil {
+	if err := a.disk.Remove(upgrade); err != nil {
 		return err
 	}
 	if len(upgrade.Files) > 0 && daemonRuns(ctx, a.bus) == nil {
-		if err := wakeDaemon(ctx, systemScope()); err != nil {
+		if err := wakeDaemon(ctx, a.at); err != nil {
 			return err
 		}
 	}
-	if err := disk.Remove(rest); err != nil {
+	if err := a.disk.Remove(rest); err != nil {
 		return err
 	}
 	if err := a.bus.ReloadFiles(ctx); err != nil {
@@ -432,7 +447,7 @@ func (a *adopter) forget(ctx context.Context, u adopt.Undoing) error {
 	if u.Target == "" {
 		return nil
 	}
-	dir := filepath.Join(stateDir, u.Target)
+	dir := filepath.Join(a.at.state(), u.Target)
 	set, err := a.bus.Settings(ctx, u.Unit)
 	if err != nil {
 		return err
@@ -453,7 +468,7 @@ func (a *adopter) undo(ctx context.Context, unit string) error {
 	if f, err := a.bus.Facts(ctx, unit); err == nil && f.ID != "" {
 		unit = f.ID
 	}
-	u, err := disk.Undo(unit)
+	u, err := a.disk.Undo(unit)
 	if errors.Is(err, adopt.ErrNotAdopted) {
 		return fmt.Errorf("%w: there is nothing to undo", err)
 	}
@@ -465,10 +480,10 @@ func (a *adopter) undo(ctx context.Context, unit string) error {
 	}
 	fmt.Fprint(a.out, u.Diff())
 	if u.Target != "" {
-		a.say("\nThe releases in %s go, too.", filepath.Join(stateDir, u.Target))
+		a.say("\nThe releases in %s go, too.", filepath.Join(a.at.state(), u.Target))
 	}
 	if u.Target != "" {
-		if pending, err := upgrader.Pending(stateDir, u.Target); err != nil || pending {
+		if pending, err := upgrader.Pending(a.at.state(), u.Target); err != nil || pending {
 			return errors.Join(err, advise(fmt.Errorf("an upgrade of %s is under way", u.Target), "wait for its verdict: upgraderd status %s", u.Target))
 		}
 	}
@@ -487,17 +502,17 @@ func (a *adopter) undo(ctx context.Context, unit string) error {
 
 // findings says what is not as it could be, and can only be told now.
 func (a *adopter) findings(target string) {
-	targets, ds := config.Lint("/", target)
-	ds = append(ds, unitlint.Check("/", targets...)...)
+	targets, ds := a.at.files().Lint(target)
+	ds = append(ds, a.at.lintUnits(targets)...)
 	_ = ds.Print(a.out)
 }
 
 // next says what is left to do, and has the daemon follow the target.
 func (a *adopter) next(ctx context.Context, plan adopt.Adoption, running bool) error {
-	t, _ := config.Load("/", plan.Target)
+	t, _ := a.at.files().Load(plan.Target)
 	follows := false
 	if t != nil && daemonRuns(ctx, a.bus) == nil {
-		if err := wakeDaemon(ctx, systemScope()); err != nil {
+		if err := wakeDaemon(ctx, a.at); err != nil {
 			return err
 		}
 		follows = true

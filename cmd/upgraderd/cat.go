@@ -6,8 +6,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/upgraderd/upgraderd/upgrader/config"
 )
 
 func catCommand() *cobra.Command {
@@ -20,9 +18,13 @@ func catCommand() *cobra.Command {
 		ValidArgsFunction: complete(true, targetNames),
 		Args:              usage(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			at, err := scopeOf(cmd, root)
+			if err != nil {
+				return err
+			}
 			first := true
 			for _, name := range args {
-				files, err := config.Files(root, strings.TrimSuffix(name, ".upgrade"))
+				files, err := at.files().Files(strings.TrimSuffix(name, ".upgrade"))
 				if err != nil {
 					return err
 				}

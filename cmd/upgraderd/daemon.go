@@ -104,15 +104,12 @@ func follow(ctx context.Context, at scope, handler *journal.Handler, level *slog
 		StateDir: at.state(), SourceSocket: at.SourceSocket, Targets: targets, Broken: diagnostics.Doubt, Systemd: pid1, Log: log,
 		Notify: activation.Notify, WatchdogInterval: interval, Program: program,
 	}
-	var face *bus.Server
-	if !at.User { // between a user and their own upgraderd there is nobody to ask
-		face = bus.New(bus.Options{
-			StateDir: at.state(), Version: readBuild(debug.ReadBuildInfo()).Version, Reload: reload, Log: log,
-			Logs: bus.Logs{Level: level, Target: handler.Target(), Identifier: "upgraderd"},
-		})
-		watching = append(watching, face)
-	}
-	options.Observer = watching
+	face := bus.New(bus.Options{
+		Address: at.Bus, Own: at.User,
+		StateDir: at.state(), Version: readBuild(debug.ReadBuildInfo()).Version, Reload: reload, Log: log,
+		Logs: bus.Logs{Level: level, Target: handler.Target(), Identifier: "upgraderd"},
+	})
+	options.Observer = append(watching, face)
 	if daemon, err = upgrader.New(options); err != nil {
 		return err
 	}
@@ -152,9 +149,7 @@ func follow(ctx context.Context, at scope, handler *journal.Handler, level *slog
 	var serving sync.WaitGroup
 	defer serving.Wait()
 	defer stopServing()
-	if face != nil {
-		serving.Go(func() { face.Run(served, daemon) })
-	}
+	serving.Go(func() { face.Run(served, daemon) })
 	if err := daemon.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -18,9 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/upgraderd/upgraderd/upgrader/config"
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
-	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
 
 func editCommand() *cobra.Command {
@@ -32,7 +30,7 @@ func editCommand() *cobra.Command {
 		Use:   "edit TARGET",
 		Short: "Edit a drop-in of a target, or its .upgrade file",
 		Long: `Open a drop-in of TARGET in an editor, or with --full the .upgrade file, of which
-a copy in /etc is made if it stands elsewhere. What was written is checked, with all
+a copy in /etc/upgraderd is made if it stands elsewhere. What was written is checked, with all
 else that TARGET is read from, before it takes the place of the file; what is not in
 order is not kept. Then the daemon reads it. A drop-in that is left empty is removed.
 
@@ -49,21 +47,25 @@ and vi.`,
 			}
 			e.target = strings.TrimSuffix(args[0], ".upgrade")
 			e.in, e.out = cmd.InOrStdin(), cmd.OutOrStdout()
-			files, err := config.Files("/", e.target)
+			var err error
+			if e.at, err = scopeOf(cmd, "/"); err != nil {
+				return err
+			}
+			files, err := e.at.files().Files(e.target)
 			if err != nil {
 				return err
 			}
-			if os.Geteuid() != 0 {
+			if os.Geteuid() != 0 && !e.at.User {
 				return advise(errors.New("only root may write .upgrade files"), "to see them: upgraderd cat %s", e.target)
 			}
 			if e.full {
-				e.file = config.OwnFile(e.target)
+				e.file = e.at.files().OwnFile(e.target)
 			} else {
 				name := strings.TrimSuffix(dropIn, ".conf") + ".conf"
 				if filepath.Base(name) != name || strings.HasPrefix(name, ".") {
 					return withStatus(exitUsage, fmt.Errorf("--drop-in=%q: want a plain file name", dropIn))
 				}
-				e.file = filepath.Join(config.OwnDropIns(e.target), name)
+				e.file = filepath.Join(e.at.files().OwnDropIns(e.target), name)
 			}
 			return e.edit(ctx, files)
 		},
@@ -76,6 +78,7 @@ and vi.`,
 
 // editing is one run of the command.
 type editing struct {
+	at          scope
 	target      string
 	file        string // what is written
 	full, stdin bool
@@ -179,10 +182,7 @@ func (e *editing) inEditor(ctx context.Context, draft []byte) ([]byte, error) {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], f.Name())...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = e.in, e.out, os.Stderr
-	if s, ok := e.out.(shown); ok { // an editor wants the terminal itself
-		cmd.Stdout = s.w
-	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = e.in, terminal(e.out), os.Stderr // an editor wants the terminal itself
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("run the editor %s: %w\nNothing was changed", argv[0], err)
 	}
@@ -214,7 +214,7 @@ func (e *editing) check(text []byte) error {
 	if e.full && len(bytes.TrimSpace(text)) == 0 {
 		return advise(errors.New("an empty .upgrade file would mask the target"), "to be rid of it, remove %s", e.file)
 	}
-	if err := config.Try("/", e.target, e.file, text).Err(); err != nil {
+	if err := e.at.files().Try(e.target, e.file, text).Err(); err != nil {
 		return fmt.Errorf("%w\nThat is not in order, so %s is left as it was", err, e.file)
 	}
 	return nil
@@ -251,12 +251,12 @@ func (e *editing) keep(ctx context.Context, before, text []byte) error {
 		}
 		fmt.Fprintf(e.out, "wrote %s\n", e.file)
 	}
-	bus := systemd.New(systemd.Options{})
+	bus := e.at.bus(nil)
 	defer func() { _ = bus.Close() }()
 	if daemonRuns(ctx, bus) != nil {
 		return nil
 	}
-	return wakeDaemon(ctx, systemScope())
+	return wakeDaemon(ctx, e.at)
 }
 
 // replaceFile writes a file whole, by one rename, and on disk.

@@ -30,7 +30,11 @@ With --json each line is an object; upgraderd status shows what is now.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			client, err := bus.Dial(ctx, "")
+			at, err := scopeOf(cmd, "/")
+			if err != nil {
+				return err
+			}
+			client, err := bus.Dial(ctx, at.Bus)
 			if err != nil {
 				return err
 			}

@@ -47,7 +47,7 @@ func addScope(root *cobra.Command) {
 func userVerbs() []string {
 	return []string{
 		"status", "history", "show", "check", "plan", "verify", "fetch", "import", "upgrade", "rollback", "forgive", "install",
-		"list", "hold", "unhold", "pin", "skip",
+		"list", "hold", "unhold", "pin", "skip", "monitor", "cat", "edit", "adopt",
 		"launch", "daemon", "guard", "run-check", "run-source",
 	}
 }

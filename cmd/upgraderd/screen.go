@@ -59,16 +59,18 @@ type screen struct {
 	ascii  bool
 	width  int // columns; 0: as wide as it has to be
 	pager  *pager
+	words  *strings.Replacer // of a realm, see [said]; nil: as they are
 }
 
 // plainScreen is one that is no terminal.
 func plainScreen(w io.Writer) *screen { return &screen{raw: w, ascii: !utf8Locale(os.Getenv)} }
 
 func newScreen(w io.Writer, o view) *screen {
-	if s, ok := w.(shown); ok {
-		w = s.w
+	s := plainScreen(terminal(w))
+	if in, ok := w.(said); ok {
+		s.words = in.words
 	}
-	s := plainScreen(w)
+	w = s.raw
 	f, ok := w.(*os.File)
 	tty := ok && term.IsTerminal(int(f.Fd()))
 	s.colour = colours(tty, os.Getenv)
@@ -98,6 +100,9 @@ func (s *screen) close() error {
 var unicodes = strings.NewReplacer("→", "->", "…", "...", "█", "#", "▒", "=", "░", ".", "–", "-")
 
 func (s *screen) Write(text []byte) (int, error) {
+	if s.words != nil {
+		text = []byte(s.words.Replace(string(text)))
+	}
 	shown := printable(text)
 	if s.ascii {
 		shown = []byte(unicodes.Replace(string(shown)))

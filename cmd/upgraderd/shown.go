@@ -20,6 +20,17 @@ func (s shown) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
+// terminal is what is behind w, where what is written to w is made fit for a person.
+func terminal(w io.Writer) io.Writer {
+	switch s := w.(type) {
+	case shown:
+		return s.w
+	case said:
+		return s.w
+	}
+	return w
+}
+
 func printable(text []byte) []byte {
 	if !bytes.ContainsFunc(text, acts) {
 		return text

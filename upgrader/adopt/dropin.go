@@ -22,14 +22,7 @@ import (
 
 type listener = systemd.Listener
 
-const (
-	unitDir   = "/etc/systemd/system"
-	dropIn    = "50-upgraderd-adopt.conf"
-	storeRoot = "/var/lib/upgraderd"
-	ourselves = "/usr/bin/upgraderd"
-)
-
-func dropInName(unit string) string { return unitDir + "/" + unit + ".d/" + dropIn }
+const dropIn = "50-upgraderd-adopt.conf"
 
 // Figures of units/systemd/live@.service, with their reasons there.
 const (
@@ -80,12 +73,12 @@ func (a *Adoption) common(s Service, l *lines) {
 	default:
 		l.inService("Restart=on-failure")
 	}
-	if (s.User == "" || s.User == "root" || s.User == "0") && !s.DynamicUser && s.ProtectSystem != "strict" {
+	if !a.at.User && (s.User == "" || s.User == "root" || s.User == "0") && !s.DynamicUser && s.ProtectSystem != "strict" {
 		l.inService("# It runs as root, who could change what runs next.")
-		l.inService("ReadOnlyPaths=-%s", storeRoot)
+		l.inService("ReadOnlyPaths=-%s", a.at.Store)
 	}
 	if len(s.NoExecPaths) > 0 {
-		l.inService("ExecPaths=%s %s", ourselves, storeRoot)
+		l.inService("ExecPaths=%s %s", escape(a.at.Program), escape(a.at.Store))
 	}
 }
 
@@ -98,7 +91,7 @@ func (a *Adoption) restartDropIn(s Service, w Wishes, p program) string {
 	a.common(s, &l)
 	setEnv(&l, w)
 	c := s.Commands[0]
-	now := path.Join(storeRoot, a.Target, "current", a.Inside)
+	now := path.Join(a.at.Store, a.Target, "current", a.Inside)
 	argv := append(slices.Clone(c.Args), w.Args...)
 	file := c.Path
 	prefix := c.Prefix
@@ -135,12 +128,11 @@ func (a *Adoption) handoverDropIn(s Service, w Wishes, p program) string {
 	if s.NotifyAccess != "main" || s.Type != "notify" {
 		l.inService("NotifyAccess=main")
 	}
-	root := "%S/upgraderd/" + a.Target
 	runtime := ""
 	if len(s.RuntimeDirectory) > 0 { // one of its own beside what the program has
 		runtime = " --runtime-dir=%t/upgraderd-%N"
 	}
-	supervise := []string{ourselves, "supervise", "--root=" + root}
+	supervise := []string{escape(a.at.Program), "supervise", "--root=" + a.at.root(a.Target)}
 	var tail []string
 	ready := w.Ready
 	if ready == "" && !strings.HasPrefix(s.Type, "notify") {
@@ -161,7 +153,7 @@ func (a *Adoption) handoverDropIn(s Service, w Wishes, p program) string {
 	// A failure has to count as one, or nothing would start the supervisor again.
 	prefix := strings.ReplaceAll(s.Commands[0].Prefix, "-", "")
 	l.inService("ExecStart=\nExecStart=%s%s%s %s", prefix, strings.Join(supervise, " "), runtime, quoted(tail))
-	l.inService("ExecReload=\nExecReload=%s handover%s", ourselves, runtime)
+	l.inService("ExecReload=\nExecReload=%s handover%s", escape(a.at.Program), runtime)
 	if s.Stops {
 		l.inService("# The supervisor ends its workers itself.\nExecStop=")
 	}
@@ -228,18 +220,18 @@ func (a *Adoption) sockets(s Service) []string {
 func (a *Adoption) made(s Service, w Wishes) []string {
 	var names []string
 	if a.Proxy.IsValid() {
-		names = append(names, unitDir+"/"+proxyService(a.Unit))
+		names = append(names, a.at.Units +"/"+proxyService(a.Unit))
 	}
 	if a.Socket != "" {
-		names = append(names, unitDir+"/"+a.Socket)
+		names = append(names, a.at.Units+"/"+a.Socket)
 	}
 	for _, l := range s.Sockets {
 		if a.tuned(l) != "" {
-			names = append(names, dropInName(l.Unit))
+			names = append(names, a.at.dropInName(l.Unit))
 		}
 	}
 	if w.Given == nil {
-		names = append(names, "/etc/upgraderd/"+a.Target+".upgrade")
+		names = append(names, a.at.Config+"/"+a.Target+".upgrade")
 	}
 	return names
 }
@@ -257,7 +249,7 @@ func (a *Adoption) socket(s Service, w Wishes) string {
 	var b strings.Builder
 	b.WriteString(a.head())
 	fmt.Fprintf(&b, "\n[Unit]\nDescription=Sockets of %s\n\n[Socket]\n%s\n", a.Unit, strings.Join(listen, "\n"))
-	for _, line := range access(found) {
+	for _, line := range a.access(found) {
 		b.WriteString(line + "\n")
 	}
 	fmt.Fprintf(&b, "Backlog=%d\nTriggerLimitIntervalSec=0\n", queue)
@@ -265,17 +257,17 @@ func (a *Adoption) socket(s Service, w Wishes) string {
 }
 
 // access keeps who may connect to a socket in the file system.
-func access(found []Address) []string {
-	for _, a := range found {
-		if !filepath.IsAbs(a.Address) {
+func (a *Adoption) access(found []Address) []string {
+	for _, at := range found {
+		if !filepath.IsAbs(at.Address) {
 			continue
 		}
-		info, err := os.Lstat(a.Address)
+		info, err := os.Lstat(at.Address)
 		if err != nil {
 			continue
 		}
 		lines := []string{fmt.Sprintf("SocketMode=%04o", info.Mode().Perm())}
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && !a.at.User { // who has no choice
 			lines = append(lines, "SocketUser="+userName(st.Uid), "SocketGroup="+groupName(st.Gid))
 		}
 		return lines

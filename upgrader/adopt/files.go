@@ -20,18 +20,16 @@ var ErrAdopted = errors.New("adopted already")
 // ErrNotAdopted is a unit of which nothing is to be undone.
 var ErrNotAdopted = errors.New("not adopted")
 
-// marker is the first line of each file that is ours.
-func marker(unit string) string {
-	return fmt.Sprintf("# Written by \"upgraderd adopt\"; to undo it: upgraderd adopt --undo %s", unit)
-}
-
 // A record's lines name what was made with a drop-in; a directory ends in a slash.
 const recordPrefix = "# Made with it: "
 
 func recordLine(name string) string { return recordPrefix + name + "\n" }
 
 // Disk is where files are, below a root directory: "/", but in tests.
-type Disk struct{ Root string }
+type Disk struct {
+	Root string
+	At   Place
+}
 
 func (d Disk) real(name string) string { return filepath.Join(d.Root, name) }
 
@@ -44,22 +42,22 @@ func (d Disk) ours(name, unit string) (text []byte, ok bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	return text, bytes.HasPrefix(text, []byte(marker(unit)+"\n")), nil
+	return text, bytes.HasPrefix(text, []byte(d.At.marker(unit)+"\n")), nil
 }
 
 // Adopted tells whether a unit is adopted: nil if it is not, [ErrAdopted] if it is
 // and whole, and what is missing otherwise.
 func (d Disk) Adopted(unit string) error {
-	text, ok, err := d.ours(dropInName(unit), unit)
+	text, ok, err := d.ours(d.At.dropInName(unit), unit)
 	switch {
 	case err != nil:
 		return err
 	case text != nil && !ok:
-		return hint("move it away, or rename it", "%s is there, and was not written by upgraderd adopt", dropInName(unit))
+		return hint("move it away, or rename it", "%s is there, and was not written by upgraderd adopt", d.At.dropInName(unit))
 	case !ok:
 		return nil
 	}
-	for _, name := range made(text) {
+	for _, name := range d.At.made(text) {
 		if _, err := os.Lstat(d.real(name)); errors.Is(err, fs.ErrNotExist) {
 			return hint("begin anew: upgraderd adopt --undo "+unit+", then adopt it again", "%s was adopted, but %s is gone", unit, name)
 		} else if err != nil {
@@ -71,7 +69,7 @@ func (d Disk) Adopted(unit string) error {
 
 // made reads the record in the head of a drop-in. Nothing is taken from it that
 // adopting could not have made.
-func made(text []byte) []string {
+func (p Place) made(text []byte) []string {
 	var names []string
 	for line := range strings.Lines(string(text)) {
 		if !strings.HasPrefix(line, "#") {
@@ -79,7 +77,7 @@ func made(text []byte) []string {
 		}
 		name, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), recordPrefix)
 		dir := path.Dir(strings.TrimSuffix(name, "/"))
-		inPlace := dir == unitDir || dir == "/etc/upgraderd" || path.Dir(dir) == unitDir && strings.HasSuffix(dir, ".d")
+		inPlace := dir == p.Units || dir == p.Config || path.Dir(dir) == p.Units && strings.HasSuffix(dir, ".d")
 		if ok && inPlace && path.Clean(name) == strings.TrimSuffix(name, "/") {
 			names = append(names, name)
 		}
@@ -99,12 +97,12 @@ func (d Disk) Fit(a *Adoption) error {
 		if _, err := os.Lstat(d.real(f.Name)); err == nil && !ok {
 			return hint("move it away, or choose another name with --name=", "%s exists already", f.Name)
 		}
-		if dir := path.Dir(f.Name); path.Dir(dir) == unitDir {
+		if dir := path.Dir(f.Name); path.Dir(dir) == d.At.Units {
 			if _, err := os.Lstat(d.real(dir)); errors.Is(err, fs.ErrNotExist) {
 				a.Dirs = append(a.Dirs, dir)
 			}
 		}
-		if f.Name == dropInName(a.Unit) { // it follows the drop-ins of sockets
+		if f.Name == d.At.dropInName(a.Unit) { // it follows the drop-ins of sockets
 			a.Files[i].Text = withDirs(f.Text, a.Dirs)
 		}
 	}
@@ -199,17 +197,17 @@ type Undoing struct {
 // Undo finds what adopting a unit has written. The drop-in comes last.
 func (d Disk) Undo(unit string) (Undoing, error) {
 	u := Undoing{Unit: unit}
-	record, ok, err := d.ours(dropInName(unit), unit)
+	record, ok, err := d.ours(d.At.dropInName(unit), unit)
 	if err != nil {
 		return u, err
 	}
 	// Of an adoption that was cut off.
-	names := []string{unitDir + "/" + ownSocket(unit), unitDir + "/" + proxySocket(unit), unitDir + "/" + proxyService(unit)}
+	names := []string{d.At.Units + "/" + ownSocket(unit), d.At.Units + "/" + proxySocket(unit), d.At.Units + "/" + proxyService(unit)}
 	if ok {
-		names = append(names, made(record)...)
+		names = append(names, d.At.made(record)...)
 	}
 	slices.Sort(names)
-	for _, name := range append(slices.Compact(names), dropInName(unit)) {
+	for _, name := range append(slices.Compact(names), d.At.dropInName(unit)) {
 		if dir, isDir := strings.CutSuffix(name, "/"); isDir {
 			u.Dirs = append(u.Dirs, dir)
 			continue
@@ -220,7 +218,7 @@ func (d Disk) Undo(unit string) (Undoing, error) {
 			return u, err
 		case text == nil:
 			continue
-		case !ok && slices.Contains(made(record), name):
+		case !ok && slices.Contains(d.At.made(record), name):
 			u.Kept = append(u.Kept, name)
 			continue
 		case !ok:
@@ -228,11 +226,11 @@ func (d Disk) Undo(unit string) (Undoing, error) {
 		}
 		u.Files = append(u.Files, File{name, string(text)})
 		switch {
-		case path.Dir(name) == "/etc/upgraderd":
+		case path.Dir(name) == d.At.Config:
 			u.Target = strings.TrimSuffix(path.Base(name), ".upgrade")
-		case path.Dir(name) == unitDir && path.Ext(name) == ".socket":
+		case path.Dir(name) == d.At.Units && path.Ext(name) == ".socket":
 			u.Socket = path.Base(name)
-		case name == unitDir+"/"+proxyService(unit):
+		case name == d.At.Units+"/"+proxyService(unit):
 			u.Proxy = path.Base(name)
 		}
 	}

@@ -114,6 +114,8 @@ type Adoption struct {
 	Dirs  []string
 	// Remarks are for the operator, one line each.
 	Remarks []string
+
+	at Place
 }
 
 // File is what is to be written.
@@ -122,8 +124,8 @@ type File struct {
 	Text string
 }
 
-// Plan decides. The error says what is in the way.
-func Plan(s Service, w Wishes) (Adoption, error) {
+// Plan decides what to write, and where. The error says what is in the way.
+func Plan(s Service, w Wishes, at Place) (Adoption, error) {
 	if err := adoptable(s); err != nil {
 		return Adoption{}, err
 	}
@@ -132,6 +134,7 @@ func Plan(s Service, w Wishes) (Adoption, error) {
 		return Adoption{}, err
 	}
 	a := Adoption{
+		at:   at,
 		Unit: s.ID, Target: w.Target, Source: w.Source,
 		Installed: p.file, Inside: "bin/" + filepath.Base(p.file),
 	}
@@ -146,7 +149,7 @@ func Plan(s Service, w Wishes) (Adoption, error) {
 		a.Source = a.source.path
 	}
 	if a.Source == "" {
-		a.Source = "/srv/" + a.Target
+		a.Source = a.at.Releases + "/" + a.Target
 	}
 	if err := a.decide(s, w, p); err != nil {
 		return Adoption{}, err
@@ -255,27 +258,27 @@ func (a *Adoption) remark(format string, args ...any) {
 
 // write makes the files.
 func (a *Adoption) write(s Service, w Wishes, p program) {
-	upgrade := File{"/etc/upgraderd/" + a.Target + ".upgrade", ""}
+	upgrade := File{a.at.Config + "/" + a.Target + ".upgrade", ""}
 	if w.Given == nil {
 		upgrade.Text = a.upgrade(w)
 	}
 	var before []File
 	if a.Proxy.IsValid() {
-		before = append(before, File{unitDir + "/" + proxyService(a.Unit), a.proxy()})
+		before = append(before, File{a.at.Units + "/" + proxyService(a.Unit), a.proxy()})
 	}
 	if a.Socket != "" {
-		before = append(before, File{unitDir + "/" + a.Socket, a.socket(s, w)})
+		before = append(before, File{a.at.Units + "/" + a.Socket, a.socket(s, w)})
 	}
 	for _, l := range s.Sockets {
 		if text := a.tuned(l); text != "" {
-			before = append(before, File{dropInName(l.Unit), text})
+			before = append(before, File{a.at.dropInName(l.Unit), text})
 		}
 	}
 	lines := a.restartDropIn(s, w, p)
 	if a.Swap == upgrader.SwapHandover {
 		lines = a.handoverDropIn(s, w, p)
 	}
-	files := append(before, File{dropInName(a.Unit), lines})
+	files := append(before, File{a.at.dropInName(a.Unit), lines})
 	if upgrade.Text != "" {
 		files = append(files, upgrade)
 	}
@@ -283,12 +286,16 @@ func (a *Adoption) write(s Service, w Wishes, p program) {
 }
 
 // head is the first lines of every file: whose it is.
-func (a *Adoption) head() string { return marker(a.Unit) + "\n" }
+func (a *Adoption) head() string { return a.at.marker(a.Unit) + "\n" }
 
 func (a *Adoption) upgrade(w Wishes) string {
 	var b strings.Builder
 	b.WriteString(a.head())
-	b.WriteString("# What else can stand here: docs/upgrade-keys.md. After a change: systemctl reload upgraderd\n\n")
+	user := ""
+	if a.at.User {
+		user = "--user "
+	}
+	b.WriteString("# What else can stand here: docs/upgrade-keys.md. After a change: systemctl " + user + "reload upgraderd\n\n")
 	fmt.Fprintf(&b, "[Upgrade]\nUnit=%s\nProgram=%s\n", a.Unit, escape(a.Inside))
 	if a.Swap == upgrader.SwapRestart {
 		b.WriteString("Swap=restart\n")
@@ -324,6 +331,6 @@ func (a *Adoption) upgrade(w Wishes) string {
 }
 
 // DefaultKey is the file of the key where the operator named none.
-func (a *Adoption) DefaultKey() string { return "/etc/upgraderd/" + a.Target + ".pub" }
+func (a *Adoption) DefaultKey() string { return a.at.Config + "/" + a.Target + ".pub" }
 
 func escape(text string) string { return strings.ReplaceAll(text, "%", "%%") }

@@ -103,7 +103,7 @@ func TestPlanFiles(t *testing.T) {
 		"given":             {s: service(knows), w: Wishes{Given: &upgrader.Target{Name: "mine", Program: "libexec/app", Swap: upgrader.SwapAuto}, Listen: []string{"1234"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, err := Plan(c.s, c.w)
+			a, err := Plan(c.s, c.w, System())
 			check(t, err)
 			got := string(a.Swap) + ", since " + a.Why + "\n" + strings.Join(a.Remarks, "\n") + "\n" + a.Diff()
 			for _, program := range []string{knows, not, script} {
@@ -138,7 +138,7 @@ func TestHostileOrigin(t *testing.T) {
 		"another kind":     {Kind: "exec", Path: "/bin/true"},
 		"a wrong kind":     {Kind: "s3", Path: "https://example.org/app"},
 	} {
-		a, err := Plan(overseen(put(t, "app", "\x7fELF LISTEN_FDS", 0o755), o), Wishes{})
+		a, err := Plan(overseen(put(t, "app", "\x7fELF LISTEN_FDS", 0o755), o), Wishes{}, System())
 		check(t, err)
 		if a.Source != "/srv/app" || !strings.Contains(strings.Join(a.Remarks, "\n"), "of no use; give the source") {
 			t.Errorf("%s: the source is %s, remarks %q", name, a.Source, a.Remarks)
@@ -181,7 +181,7 @@ func TestPlanRefuses(t *testing.T) {
 	} {
 		s := service(program)
 		c.change(&s)
-		if _, err := Plan(s, c.w); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := Plan(s, c.w, System()); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %q", name, err, c.want)
 		}
 	}
@@ -214,7 +214,7 @@ func TestWishes(t *testing.T) {
 // What is written is what is shown; undone, nothing is left, and what was there
 // stays as it was.
 func TestWriteAndUndo(t *testing.T) {
-	a, err := Plan(service(put(t, "app", "LISTEN_FDS", 0o755)), Wishes{})
+	a, err := Plan(service(put(t, "app", "LISTEN_FDS", 0o755)), Wishes{}, System())
 	check(t, err)
 	for name, c := range map[string]struct {
 		before, after func(t *testing.T, root string)
@@ -223,22 +223,22 @@ func TestWriteAndUndo(t *testing.T) {
 		"fresh": {},
 		"drop-ins of others": {
 			before: func(t *testing.T, root string) {
-				check(t, os.Mkdir(filepath.Join(root, unitDir, "app.service.d"), 0o755))
-				check(t, os.WriteFile(filepath.Join(root, unitDir, "app.service.d/own.conf"), []byte("x"), 0o644))
+				check(t, os.Mkdir(filepath.Join(root, System().Units, "app.service.d"), 0o755))
+				check(t, os.WriteFile(filepath.Join(root, System().Units, "app.service.d/own.conf"), []byte("x"), 0o644))
 			},
-			left: []string{unitDir + "/app.service.d", unitDir + "/app.service.d/own.conf"},
+			left: []string{System().Units + "/app.service.d", System().Units + "/app.service.d/own.conf"},
 		},
 		"a directory that was empty": {
 			before: func(t *testing.T, root string) {
-				check(t, os.Mkdir(filepath.Join(root, unitDir, "app.service.d"), 0o755))
+				check(t, os.Mkdir(filepath.Join(root, System().Units, "app.service.d"), 0o755))
 			},
-			left: []string{unitDir + "/app.service.d"},
+			left: []string{System().Units + "/app.service.d"},
 		},
 		"a drop-in that came later": {
 			after: func(t *testing.T, root string) {
-				check(t, os.WriteFile(filepath.Join(root, unitDir, "app.service.d/own.conf"), []byte("x"), 0o644))
+				check(t, os.WriteFile(filepath.Join(root, System().Units, "app.service.d/own.conf"), []byte("x"), 0o644))
 			},
-			left: []string{unitDir + "/app.service.d", unitDir + "/app.service.d/own.conf"},
+			left: []string{System().Units + "/app.service.d", System().Units + "/app.service.d/own.conf"},
 		},
 		"a file that somebody took over": {
 			after: func(t *testing.T, root string) {
@@ -248,16 +248,16 @@ func TestWriteAndUndo(t *testing.T) {
 		},
 		"cut off after the socket": {
 			after: func(t *testing.T, root string) {
-				check(t, os.RemoveAll(filepath.Join(root, unitDir, "app.service.d")))
+				check(t, os.RemoveAll(filepath.Join(root, System().Units, "app.service.d")))
 				check(t, os.Remove(filepath.Join(root, "/etc/upgraderd/app.upgrade")))
 			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
-			d, a := Disk{root}, a
+			d, a := Disk{root, System()}, a
 			a.Files = append([]File(nil), a.Files...)
-			for _, dir := range []string{unitDir, "/etc/upgraderd"} {
+			for _, dir := range []string{System().Units, "/etc/upgraderd"} {
 				check(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
 			}
 			if c.before != nil {
@@ -301,11 +301,11 @@ func TestWriteAndUndo(t *testing.T) {
 
 // Nothing is overwritten, and what was written before the obstacle goes again.
 func TestWriteRefuses(t *testing.T) {
-	a, err := Plan(service(put(t, "app", "LISTEN_FDS", 0o755)), Wishes{})
+	a, err := Plan(service(put(t, "app", "LISTEN_FDS", 0o755)), Wishes{}, System())
 	check(t, err)
 	for _, f := range a.Files {
 		root := t.TempDir()
-		d, a := Disk{root}, a
+		d, a := Disk{root, System()}, a
 		a.Files = append([]File(nil), a.Files...)
 		for _, f := range a.Files {
 			check(t, os.MkdirAll(filepath.Dir(filepath.Join(root, f.Name)), 0o755))
@@ -328,13 +328,13 @@ func TestWriteRefuses(t *testing.T) {
 
 // A record leads nowhere that adopting does not write.
 func TestRecord(t *testing.T) {
-	text := marker("a.service") + "\n"
+	text := System().marker("a.service") + "\n"
 	for _, name := range []string{"/etc/passwd", "/etc/systemd/system/../x", "/etc/upgraderd/a/b", "/etc/systemd/system/a.d/b/c", "relative", "/", "/etc/systemd/system", "/etc/systemd/system/a.wants/b"} {
 		text += recordLine(name)
 	}
 	text += recordLine("/etc/upgraderd/a.upgrade") + recordLine("/etc/systemd/system/a.service.d/") + "[Unit]\n" + recordLine("/etc/upgraderd/late.upgrade")
 	want := []string{"/etc/upgraderd/a.upgrade", "/etc/systemd/system/a.service.d/"}
-	if diff := cmp.Diff(want, made([]byte(text))); diff != "" {
+	if diff := cmp.Diff(want, System().made([]byte(text))); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
 }

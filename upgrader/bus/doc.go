@@ -17,6 +17,9 @@
 // checked first, and it is told them. Root needs no polkit, so that a host without one
 // can still be worked on; everybody else is refused where polkit does not answer.
 //
+// The daemon of a user is on that user's bus, under the same name, and obeys nobody but
+// that user and root.
+//
 // A job is an order that waits or is carried out, whoever gave it and on which way. It
 // has a number while this daemon runs and the order an ID for ever; [upgrader.Stands]
 // and the property Answer tell its end when the job is gone.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -60,14 +61,20 @@ type result struct {
 	Details               map[string]string
 }
 
-// permit asks polkit whether c may do verb, with details that were checked before.
+// permit asks polkit whether c may do verb, with details that were checked before, or
+// knows by itself on the bus of a user.
 // Any doubt is a no.
 func (l *link) permit(c caller, verb string, details map[string]string) *dbus.Error {
 	uid, refused := l.uid(c)
 	if refused != nil {
 		return refused
 	}
-	if uid != 0 {
+	switch {
+	case uid == 0:
+	case l.o.Own && uid == uint32(os.Geteuid()):
+	case l.o.Own:
+		return refusal(errorAccessDenied, "this upgraderd obeys user %d, and you are user %d", os.Geteuid(), uid)
+	default:
 		if refused := l.ask(c, Name+"."+verb, details); refused != nil {
 			if untold, tell := l.gate.tells(uid); tell {
 				l.o.Log.Info("refused", slog.String("verb", verb), slog.Any("details", details), slog.Uint64("uid", uint64(uid)), slog.String("error", refused.Error()), slog.Int("untold", untold))

@@ -54,6 +54,9 @@ type Options struct {
 	// Address is a D-Bus address. Default: DBUS_SYSTEM_BUS_ADDRESS, then the system
 	// bus socket.
 	Address string
+	// Own tells that the daemon is a user's, on their own bus: there it obeys that user
+	// and root, and polkit is not asked.
+	Own bool
 	// StateDir is the daemon's.
 	StateDir string
 	// Version is what the property of that name says.

@@ -5,9 +5,8 @@ import "path"
 // Files gives the files that a target is read from, as the running system names
 // them: the .upgrade file, then its drop-ins in the order in which they apply. It
 // says what is wrong where there is no such target, or it is masked.
-func Files(root, name string) ([]string, error) {
-	t := treeAt(root)
-	r, d := load(t, name, true)
+func (f Reader) Files(name string) ([]string, error) {
+	r, d := load(f.tree, name, true)
 	if r == nil {
 		return nil, Diagnostics{d}.Err()
 	}
@@ -16,8 +15,8 @@ func Files(root, name string) ([]string, error) {
 
 // Try says what there would be to say of a target if file held text. The file need
 // not be there; it has to have a place where a target of that name is looked for.
-func Try(root, name, file string, text []byte) Diagnostics {
-	t := treeAt(root)
+func (f Reader) Try(name, file string, text []byte) Diagnostics {
+	t := f.tree
 	t.instead = &draft{file, text}
 	r, d := load(t, name, false)
 	if r == nil {
@@ -26,11 +25,14 @@ func Try(root, name, file string, text []byte) Diagnostics {
 	return r.diagnostics()
 }
 
-// OwnDropIns is the directory of a target's drop-ins that is the administrator's.
-func OwnDropIns(name string) string { return path.Join(SearchPath()[0], name+suffix+".d") }
+// OwnDropIns is the directory of a target's drop-ins that is the administrator's, or
+// the user's.
+func (f Reader) OwnDropIns(name string) string {
+	return path.Join(f.tree.at.Config[0], name+suffix+".d")
+}
 
-// OwnFile is the .upgrade file of a target that is the administrator's.
-func OwnFile(name string) string { return path.Join(SearchPath()[0], name+suffix) }
+// OwnFile is the .upgrade file of a target that is the administrator's, or the user's.
+func (f Reader) OwnFile(name string) string { return path.Join(f.tree.at.Config[0], name+suffix) }
 
 // draft is a file as it may come to be.
 type draft struct {

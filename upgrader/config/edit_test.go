@@ -26,35 +26,35 @@ func TestFilesAndTry(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	files, err := Files(root, "app")
+	files, err := At(root).Files("app")
 	want := []string{root + "/usr/lib/upgraderd/app.upgrade", root + "/usr/lib/upgraderd/app.upgrade.d/a.conf", root + "/etc/upgraderd/app.upgrade.d/b.conf"}
 	if err != nil || !slices.Equal(files, want) {
 		t.Errorf("got %v, %v; want %v", files, err, want)
 	}
 	for name, want := range map[string]string{"masked": "masked", "none": "no such file", "../app": "cannot"} {
-		if _, err := Files(root, name); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := At(root).Files(name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", name, err, want)
 		}
 	}
 	for _, c := range []struct{ file, text, want string }{
-		{OwnFile("app"), strings.ReplaceAll(good, "app_@v", "app"), "MatchPattern"}, // over the one in /usr
-		{OwnFile("new"), good, ""},
-		{OwnFile("new"), "", "masked"},
-		{OwnDropIns("app") + "/c.conf", "[Confirm]\nWindowSec=soon\n", "WindowSec"},
-		{OwnDropIns("app") + "/b.conf", "[Source]\nPath=\n", "Path"}, // in the place of what is there
-		{OwnDropIns("app") + "/b.conf", "", ""},
+		{At(root).OwnFile("app"), strings.ReplaceAll(good, "app_@v", "app"), "MatchPattern"}, // over the one in /usr
+		{At(root).OwnFile("new"), good, ""},
+		{At(root).OwnFile("new"), "", "masked"},
+		{At(root).OwnDropIns("app") + "/c.conf", "[Confirm]\nWindowSec=soon\n", "WindowSec"},
+		{At(root).OwnDropIns("app") + "/b.conf", "[Source]\nPath=\n", "Path"}, // in the place of what is there
+		{At(root).OwnDropIns("app") + "/b.conf", "", ""},
 	} {
 		name, _, _ := strings.Cut(filepath.Base(strings.TrimSuffix(filepath.Dir(c.file), "/etc/upgraderd")), ".")
 		if filepath.Dir(c.file) == "/etc/upgraderd" {
 			name, _, _ = strings.Cut(filepath.Base(c.file), ".")
 		}
-		err := Try(root, name, c.file, []byte(c.text)).Err()
+		err := At(root).Try(name, c.file, []byte(c.text)).Err()
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s with %q: got %v, want %q", c.file, c.text, err, c.want)
 		}
 	}
 	// Nothing of that came to the disk.
-	if _, err := os.Stat(filepath.Join(root, OwnFile("new"))); err == nil {
+	if _, err := os.Stat(filepath.Join(root, At(root).OwnFile("new"))); err == nil {
 		t.Error("trying wrote a file")
 	}
 }

@@ -179,9 +179,11 @@ func TestStory(t *testing.T) {
 Check=sh -c "test -x bin/hello && ! touch \$HOME/touched && ! test -w /run/user/1000/bus && ! ls /run/user/1000/systemd && touch /tmp/mine"
 END
 systemctl --user reload upgraderd`)
+		told := a.monitor()
 		a.publish("2.0", "")
 		m.Served(clients, "2.0", 100)
 		a.confirmed("2.0")
+		told()
 		a.publish("3.0", "crash")
 		a.knownBad("3.0")
 		a.publish("3.1", "sicken:500ms")
@@ -206,6 +208,8 @@ systemctl --user reload upgraderd`)
 		a.run("sed -i s/WindowSec=2s/WindowSec=1h/ ~/.config/upgraderd/hello.upgrade && systemctl --user reload upgraderd")
 		guarded(t, a)
 
+		written(t, a)
+		adopted(t, a)
 		if text := a.run("upgraderd --user history hello"); strings.Count(text, "\n") < 6 {
 			t.Errorf("history: %s", text)
 		}
@@ -219,6 +223,110 @@ systemctl --user reload upgraderd`)
 		}
 		mistakes(t, a)
 	})
+}
+
+// monitor follows what the user's daemon tells on the user's bus, until it is asked
+// whether that was the way from 1.0 to 2.0.
+func (a ann) monitor() (told func()) {
+	a.t.Helper()
+	p, err := a.Start(a.t.Context(), a.shell("exec upgraderd --user monitor hello >~/told")...)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.Eventually("monitor has begun", func() bool { return strings.Contains(a.run("cat ~/told || true"), "hello: idle") })
+	return func() {
+		a.t.Helper()
+		a.Eventually("monitor tells of 2.0", func() bool { return strings.Contains(a.run("cat ~/told"), "hello: 1.0 → 2.0 good") })
+		if err := p.Signal(2); err != nil {
+			a.t.Fatal(err)
+		}
+		if out, err := p.Wait(); err != nil {
+			a.t.Errorf("monitor, interrupted: %v: %s", err, out)
+		}
+		if text := a.run("rm ~/told; busctl --user tree --list io.github.upgraderd.upgraderd1"); !strings.Contains(text, "/target/hello") {
+			a.t.Errorf("busctl tree: %s", text)
+		}
+		// Nobody else's bus, and no polkit: what is the user's they may do.
+		const target = "io.github.upgraderd.upgraderd1 /io/github/upgraderd/upgraderd1/target/hello io.github.upgraderd.upgraderd1.Target "
+		a.run("busctl --user call " + target + "Verify")
+		a.run("busctl --user call " + target + "Skip ss 9.9 why")
+		if text := a.run("upgraderd --user status hello; upgraderd --user skip hello --none"); !strings.Contains(text, "9.9 skipped by ann because why") {
+			a.t.Errorf("status: %s", text)
+		}
+		if text := a.fails("DBUS_SYSTEM_BUS_ADDRESS= busctl --system call " + target + "Verify 2>&1"); text == "" {
+			a.t.Error("it is on the system's bus, too")
+		}
+	}
+}
+
+// written has the user edit and see what is theirs.
+func written(t *testing.T, a ann) {
+	t.Helper()
+	a.run(`printf '[Source]\nPollIntervalSec=2h\n' | upgraderd --user edit hello --drop-in=often --stdin`)
+	if text := a.run("upgraderd --user cat hello"); !strings.Contains(text, "# "+home+"/.config/upgraderd/hello.upgrade.d/often.conf\n[Source]\nPollIntervalSec=2h") {
+		t.Errorf("cat: %s", text)
+	}
+	a.run(`EDITOR='sed -i s/2h/3h/' upgraderd --user edit hello --drop-in=often`)
+	if text := a.run("upgraderd --user cat hello"); !strings.Contains(text, "=3h") {
+		t.Errorf("cat: %s", text)
+	}
+	if text := a.fails("EDITOR='sed -i s/3h/soon/' upgraderd --user edit hello --drop-in=often </dev/null 2>&1"); !strings.Contains(text, "nothing was changed") {
+		t.Errorf("edit: %s", text)
+	}
+	a.run("EDITOR='sed -i /Source/d;/Poll/d' upgraderd --user edit hello --drop-in=often")
+	a.run("! test -e ~/.config/upgraderd/hello.upgrade.d")
+}
+
+// adopted has a service of the user's own made upgradable, upgraded, and put back.
+func adopted(t *testing.T, a ann) {
+	t.Helper()
+	const unit = "exporter.service"
+	a.run("upgraderd --user hold hello; systemctl --user start upgraderd.service")
+	a.run(`cat >~/.config/systemd/user/exporter.service <<END
+[Service]
+ExecStart=/usr/bin/prometheus-node-exporter --web.listen-address=127.0.0.1:9100
+END
+systemctl --user daemon-reload
+systemctl --user start exporter`)
+	listens := func() {
+		a.Eventually("the exporter listens", func() bool { return strings.Contains(a.run("ss -Htln"), "127.0.0.1:9100 ") })
+	}
+	listens()
+	files := func() string { return a.run("find ~/.config ~/.local -type f -newer ~/hello.key | sort") }
+	before := files()
+	said := a.run("upgraderd --user adopt exporter --dry-run -- --web.systemd-socket")
+	for _, want := range []string{
+		"+++ " + home + "/.config/systemd/user/exporter.socket", "+++ " + home + "/.config/upgraderd/exporter.upgrade", "ListenStream=127.0.0.1:9100",
+		"--root=" + home + "/.local/state/upgraderd/exporter", "upgraderd --user adopt --undo exporter.service",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("adopt --dry-run does not say %q: %s", want, said)
+		}
+	}
+	if after := files(); after != before {
+		t.Errorf("--dry-run wrote: %s", after)
+	}
+	said = a.run("upgraderd --user adopt exporter --yes --now --key=$HOME/.config/upgraderd/hello.pub -- --web.systemd-socket")
+	if !strings.Contains(said, "upgraderd --user plan exporter") {
+		t.Errorf("adopt: %s", said)
+	}
+	pid := a.property(unit, "MainPID")
+	a.run(`printf '[Confirm]\nWindowSec=1s\n' | upgraderd --user edit exporter --drop-in=window --stdin
+cp /usr/bin/prometheus-node-exporter exporter && chmod u+w exporter && printf 1 >>exporter
+mkdir releases/exporter
+upgraderd publish ~/releases/exporter ./exporter --version=1.0 --key=hello.key`)
+	a.Eventually("1.0 is good", func() bool {
+		return strings.Contains(a.run("upgraderd --user history exporter 2>/dev/null || true"), " good ")
+	})
+	if status := a.property(unit, "StatusText"); !strings.HasPrefix(status, "Serving 1.0-") || a.property(unit, "MainPID") != pid {
+		t.Errorf("after the upgrade: %q, main PID %s, was %s", status, a.property(unit, "MainPID"), pid)
+	}
+	a.run("rm -r ~/.config/upgraderd/exporter.upgrade.d; upgraderd --user adopt exporter --undo --yes --now")
+	listens()
+	if after := files(); after != before {
+		t.Errorf("after --undo: got %s, want %s", after, before)
+	}
+	a.run("systemctl --user stop exporter; rm ~/.config/systemd/user/exporter.service; systemctl --user daemon-reload")
 }
 
 // guarded has a release on trial when nobody is there to watch it: the guard undoes
@@ -282,6 +390,9 @@ func mistakes(t *testing.T, a ann) {
 		{"HOME= upgraderd --user status", "HOME is not set"},
 		{"systemctl --user stop upgraderd; upgraderd --user upgrade hello", "systemctl --user start upgraderd.service"},
 		{"DBUS_SESSION_BUS_ADDRESS=unix:path=/none upgraderd --user upgrade hello", "loginctl enable-linger"},
+		{"upgraderd --user monitor", "systemctl --user start upgraderd.service"},
+		{"DBUS_SESSION_BUS_ADDRESS=unix:path=/none upgraderd --user monitor", "loginctl enable-linger"},
+		{"upgraderd --user edit nobody --stdin", home + "/.config/upgraderd/nobody.upgrade"},
 		{"chmod g+w .config/upgraderd/hello.upgrade; upgraderd --user verify hello", "chmod go-w " + home + "/.config/upgraderd/hello.upgrade"},
 	} {
 		if got := a.fails(c.line + " 2>&1"); !strings.Contains(got, c.want) {
