@@ -25,7 +25,7 @@ UPGRADERD_DEMO_SUITE ?= trixie
 # tinyproxy stands before them; s3cmd publishes. bsdiff, bzip2 and zstd make the
 # patches that we apply. mandoc and man read man pages, lintian and rpm packages,
 # and bash-completion loads what bash completes by.
-PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign gpg gpg-agent openssh-client docker-registry rustc e2fsprogs xfsprogs btrfs-progs strace nginx-light tinyproxy bsdiff bzip2 zstd s3cmd mandoc man-db groff-base lintian rpm bash-completion
+PACKAGES := mmdebstrap systemd-container shellcheck gcc libc6-dev ca-certificates minisign gpg gpg-agent openssh-client docker-registry rustc e2fsprogs xfsprogs btrfs-progs strace nginx-light tinyproxy bsdiff bzip2 zstd s3cmd mandoc man-db groff-base lintian rpm bash-completion zsh fish
 
 # How long the random life of make soak goes on, and the kills at system calls;
 # and how many crash states of each of five file systems are looked at.

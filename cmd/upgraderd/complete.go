@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/upgraderd/upgraderd/fetcher"
 	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
@@ -101,33 +100,48 @@ func targetNames(at scope, _ []string) []string {
 // versionsOnDisk are those that the target in the first argument has here, the
 // newest first.
 func versionsOnDisk(at scope, args []string) []string {
-	s, err := store.View(filepath.Join(at.state(), filepath.Base(args[0]))) // a name that is a path is none
-	if err != nil {
-		return nil
-	}
-	releases, err := s.Releases()
-	if err != nil {
-		return nil
-	}
-	slices.SortFunc(releases, func(a, b store.Release) int {
-		return fetcher.Version(b.Version).Compare(fetcher.Version(a.Version))
-	})
-	current, _, _ := s.Link(store.Current)
+	return versionsWhere(at, args, func(r upgrader.Listed) bool { return r.OnDisk })
+}
+
+// versionsKnown are, besides, those that its source offered when the daemon asked it
+// last, and what is known for another reason.
+func versionsKnown(at scope, args []string) []string {
+	return versionsWhere(at, args, func(upgrader.Listed) bool { return true })
+}
+
+func versionsWhere(at scope, args []string, wanted func(upgrader.Listed) bool) []string {
+	l, _ := upgrader.ReadList(at.state(), filepath.Base(args[0])) // a name that is a path is none
 	var versions []string
-	for _, r := range releases {
-		what := "on disk"
-		if r == current {
-			what = "current"
+	for i, r := range l.Releases {
+		// Two digests of one version are offered once.
+		if wanted(r) && (i == 0 || l.Releases[i-1].Version != r.Version) {
+			versions = append(versions, r.Version+"\t"+listedAs(r))
 		}
-		versions = append(versions, r.Version+"\t"+what)
 	}
 	return versions
+}
+
+// listedAs describes a version in a word or two.
+func listedAs(r upgrader.Listed) string {
+	switch {
+	case slices.Contains(r.Links, string(store.Current)):
+		return "current"
+	case r.KnownBad != "":
+		return "known bad"
+	case r.Skipped:
+		return "skipped"
+	case r.OnDisk:
+		return "on disk"
+	case r.Offered:
+		return "at the source"
+	}
+	return "known"
 }
 
 // services are the units of that kind that have a file, templates left out.
 func services(at scope, _ []string) []string {
 	var names []string
-	for _, dir := range []string{"/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system"} {
+	for _, dir := range at.Units {
 		entries, err := os.ReadDir(filepath.Join(at.root, dir))
 		if err != nil {
 			continue

@@ -5,10 +5,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
 
+	"github.com/upgraderd/upgraderd/upgrader"
 	"github.com/upgraderd/upgraderd/upgrader/realm"
 	"github.com/upgraderd/upgraderd/upgrader/store"
 )
@@ -69,9 +71,11 @@ func TestEveryVerbCompletes(t *testing.T) {
 	}
 }
 
-// The file for bash, as bash loads and calls it.
-func TestBashCompletes(t *testing.T) {
-	dir := t.TempDir()
+// asUpgraderd is a directory that has this test as the program upgraderd, and a host
+// with a target app, of which 1.2 runs and 1.5 was seen at the source.
+func asUpgraderd(t *testing.T) (dir, host string) {
+	t.Helper()
+	dir, host = t.TempDir(), t.TempDir()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -79,6 +83,102 @@ func TestBashCompletes(t *testing.T) {
 	if err := os.Symlink(self, filepath.Join(dir, "upgraderd")); err != nil { // what testscript calls main by
 		t.Fatal(err)
 	}
+	for _, d := range []string{"etc/upgraderd", stateDir} {
+		if err := os.MkdirAll(filepath.Join(host, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(host, "etc/upgraderd/app.upgrade"), []byte("[Upgrade]\nUnit=app.service\n[Source]\nPath=/srv\nMatchPattern=app_@v\nVerify=no\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.Open(filepath.Join(host, stateDir, "app"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SaveRecord(map[string]any{"offered": []upgrader.Offer{{Version: "1.5"}, {Version: "1.2"}}}); err != nil {
+		t.Fatal(err)
+	}
+	return dir, host
+}
+
+// typed is what is typed in every shell, and what stands there once the tab key was
+// pressed. HOST is where a target is.
+var typed = []struct{ line, want string }{
+	{"upgraderd stat", "upgraderd status "},
+	{"upgraderd version --js", "upgraderd version --json "},
+	{"upgraderd rollb", "upgraderd rollback "},
+	{"upgraderd pin --root=HOST a", "upgraderd pin --root=HOST app "},
+	{"upgraderd pin --root=HOST app 1.5", "upgraderd pin --root=HOST app 1.5 "},
+	{"upgraderd rollback app 1", "upgraderd rollback app 1"}, // no such target here
+}
+
+// The file for zsh, where zsh looks for it, in a terminal.
+func TestZshCompletes(t *testing.T) {
+	dir, host := asUpgraderd(t)
+	completions, err := filepath.Abs("../../units/zsh/vendor-completions")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const script = `
+zmodload zsh/zpty
+zpty z zsh -f -i
+zpty -w z "PROMPT= RPROMPT= fpath=($COMPLETIONS \$fpath); unsetopt beep; autoload -U compinit; compinit -u -d $DIR/dump"
+zpty -w z 'line() { print -r -- "$BUFFER" >>$DIR/lines; BUFFER= }; zle -N line; bindkey "^Xl" line; bindkey "^I" complete-word; : >$DIR/lines'
+until [[ -e $DIR/lines ]]; do zpty -r -t z >/dev/null; sleep 0.01; done
+n=0
+for typed in "$@"; do
+	zpty -w -n z "$typed"$'\t\x18l'
+	(( n++ ))
+	until (( $(wc -l <$DIR/lines) == n )); do # what the terminal shows is read, or zsh would wait for it
+		zpty -r -t z >/dev/null
+		sleep 0.01
+	done
+done
+zpty -d z
+cat $DIR/lines
+`
+	cmd := exec.CommandContext(t.Context(), "zsh", "-f", "-c", script, "zsh")
+	want := ""
+	for _, row := range typed {
+		cmd.Args = append(cmd.Args, strings.ReplaceAll(row.line, "HOST", host))
+		want += strings.ReplaceAll(row.want, "HOST", host) + "\n"
+	}
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "COMPLETIONS="+completions, "DIR="+t.TempDir(), "TERM=xterm")
+	out, err := cmd.CombinedOutput()
+	if err != nil || string(out) != want {
+		t.Errorf("%v: got\n%s\nwant\n%s", err, out, want)
+	}
+}
+
+// The file for fish, as fish asks it.
+func TestFishCompletes(t *testing.T) {
+	dir, host := asUpgraderd(t)
+	const script = `
+source ../../units/fish/vendor_completions.d/upgraderd.fish
+for line in $argv
+	complete -C $line | string split -f 1 \t
+	echo .
+end
+`
+	cmd := exec.CommandContext(t.Context(), "fish", "--no-config", "-c", script)
+	want := ""
+	for _, row := range typed {
+		cmd.Args = append(cmd.Args, strings.ReplaceAll(row.line, "HOST", host))
+		if words := strings.Fields(row.want); row.line != row.want {
+			want += words[len(words)-1] + "\n"
+		}
+		want += ".\n"
+	}
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "HOME="+t.TempDir(), "XDG_CONFIG_HOME=", "XDG_DATA_HOME=")
+	out, err := cmd.CombinedOutput()
+	if err != nil || string(out) != want {
+		t.Errorf("%v: got\n%s\nwant\n%s", err, out, want)
+	}
+}
+
+// The file for bash, as bash loads and calls it.
+func TestBashCompletes(t *testing.T) {
+	dir, _ := asUpgraderd(t)
 	const script = `
 source /usr/share/bash-completion/bash_completion
 source ../../units/bash-completion/completions/upgraderd

@@ -25,7 +25,7 @@ upgraderd upgrade TARGET applies it without the source.
 The release that waits does not come by itself; what is newer than it does, as
 ever. The exit status is 0 if it is staged, or if there is nothing to fetch.`,
 		Example:           "  upgraderd fetch app\n  upgraderd fetch app 1.4.2 && upgraderd upgrade app",
-		ValidArgsFunction: complete(false, targetNames),
+		ValidArgsFunction: complete(false, targetNames, versionsKnown),
 		Args:              usage(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := upgrader.Order{Verb: upgrader.OrderFetch}

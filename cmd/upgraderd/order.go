@@ -39,7 +39,7 @@ The release is checked, swapped in, watched, and undone if it turns bad, like an
 other. The exit status is 0 if it serves and proved itself, or did before, or if
 there is nothing newer.`,
 		Example:           "  upgraderd upgrade app\n  upgraderd upgrade app 1.4.2 --allow-downgrade",
-		ValidArgsFunction: complete(false, targetNames, versionsOnDisk),
+		ValidArgsFunction: complete(false, targetNames, versionsKnown),
 		Args:              usage(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 2 {

@@ -26,7 +26,7 @@ than MinVersion= stays out of question.
 
 --none takes the pin back: what is newer comes by itself again.`,
 		Example:           "  upgraderd pin app '1.4.*' --reason='2.0 drops our old clients'\n  upgraderd pin app --none",
-		ValidArgsFunction: complete(false, targetNames, versionsOnDisk),
+		ValidArgsFunction: complete(false, targetNames, versionsKnown),
 		Args:              usage(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if none == (len(args) == 2) {
@@ -67,7 +67,7 @@ rollback. Others are, as ever. One that runs goes on; see upgraderd rollback.
 --none takes back all that is skipped. What is known bad is another matter: see
 upgraderd forgive.`,
 		Example:           "  upgraderd skip app 1.5.0 --reason='slow on our disks'\n  upgraderd skip app --none",
-		ValidArgsFunction: complete(true, targetNames, versionsOnDisk),
+		ValidArgsFunction: complete(true, targetNames, versionsKnown),
 		Args:              usage(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if none == (len(args) > 1) {
