@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -40,8 +41,6 @@ and vi.`,
 		ValidArgsFunction: complete(false, targetNames),
 		Args:              usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
-			defer stop()
 			if e.full && cmd.Flags().Changed("drop-in") {
 				return withStatus(exitUsage, errors.New("--full and --drop-in=: which of them is meant?"))
 			}
@@ -67,7 +66,7 @@ and vi.`,
 				}
 				e.file = filepath.Join(e.at.files().OwnDropIns(e.target), name)
 			}
-			return e.edit(ctx, files)
+			return e.edit(cmd.Context(), files)
 		},
 	}
 	cmd.Flags().BoolVar(&e.full, "full", false, "edit the .upgrade file itself")
@@ -166,7 +165,8 @@ func between(text []byte) []byte {
 	return append(text, '\n')
 }
 
-// inEditor has a person change a text.
+// inEditor has a person change a text. Meanwhile what the terminal sends by Ctrl-C is
+// the editor's business: many have a meaning of their own for it.
 func (e *editing) inEditor(ctx context.Context, draft []byte) ([]byte, error) {
 	argv, err := editor()
 	if err != nil {
@@ -181,7 +181,14 @@ func (e *editing) inEditor(ctx context.Context, draft []byte) ([]byte, error) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
+	heard := make(chan os.Signal, 1)
+	signal.Notify(heard, syscall.SIGINT, syscall.SIGQUIT) // a signal that is ignored would be so by the editor
+	defer signal.Stop(heard)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
 	cmd := exec.CommandContext(ctx, argv[0], append(argv[1:], f.Name())...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it gives the terminal back
+	cmd.WaitDelay = 5 * time.Second
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = e.in, terminal(e.out), os.Stderr // an editor wants the terminal itself
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("run the editor %s: %w\nNothing was changed", argv[0], err)
