@@ -14,9 +14,11 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -258,9 +260,10 @@ func (s stage) write(name string, data []byte) error {
 
 // content is a file of a package, as nfpm calls it.
 type content struct {
-	Source      string `json:"src"`
+	Source      string `json:"src,omitempty"`
 	Destination string `json:"dst"`
 	Packager    string `json:"packager,omitempty"` // deb or rpm; empty: both
+	Type        string `json:"type,omitempty"`     // dir; empty: a file
 	Info        struct {
 		Owner string    `json:"owner"`
 		Group string    `json:"group"`
@@ -285,7 +288,25 @@ func (s stage) contents(made time.Time) ([]content, error) {
 		all = append(all, c.places()...)
 		return nil
 	})
-	return all, err
+	return append(all, ownDirs(all, made)...), err
+}
+
+// ownDirs are the directories that only this package has files in. dpkg removes those
+// that are empty; rpm removes those that a package names.
+func ownDirs(all []content, made time.Time) []content {
+	names := map[string]bool{}
+	for _, c := range all {
+		for dir := path.Dir(c.Destination); c.Packager != "deb" && strings.Contains(dir+"/", "/upgraderd/"); dir = path.Dir(dir) {
+			names[dir] = true
+		}
+	}
+	var dirs []content
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		c := content{Destination: name, Packager: "rpm", Type: "dir"}
+		c.Info.Owner, c.Info.Group, c.Info.Mode, c.Info.MTime = "root", "root", 0o755, made
+		dirs = append(dirs, c)
+	}
+	return dirs
 }
 
 // places are where the kinds of hosts have a file.

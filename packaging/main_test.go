@@ -2,6 +2,7 @@ package main
 
 import (
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,5 +64,20 @@ func TestPlaces(t *testing.T) {
 		if strings.Join(got, " ") != want {
 			t.Errorf("%s: got %s, want %s", file, got, want)
 		}
+	}
+}
+
+// Of directories the .rpm names those that are its own.
+func TestOwnDirs(t *testing.T) {
+	var got []string
+	for _, c := range ownDirs([]content{
+		{Destination: "/usr/bin/upgraderd"}, {Destination: "/usr/lib/upgraderd/a"}, {Destination: "/usr/share/doc/upgraderd/examples/b"},
+		{Destination: "/usr/share/deb/upgraderd/c", Packager: "deb"}, {Destination: "/usr/share/licenses/upgraderd/d", Packager: "rpm"},
+	}, time.Time{}) {
+		got = append(got, c.Packager+" "+c.Type+" "+c.Destination)
+	}
+	want := []string{"rpm dir /usr/lib/upgraderd", "rpm dir /usr/share/doc/upgraderd", "rpm dir /usr/share/doc/upgraderd/examples", "rpm dir /usr/share/licenses/upgraderd"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

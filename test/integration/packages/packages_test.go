@@ -29,6 +29,10 @@ func TestPackages(t *testing.T) {
 			t.Parallel()
 			life(t, kit.Bare(t, suite), b)
 		})
+		t.Run(suite+" by rpm", func(t *testing.T) {
+			t.Parallel()
+			rpmLife(t, kit.Bare(t, suite), b)
+		})
 	}
 }
 
