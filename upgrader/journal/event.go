@@ -72,6 +72,9 @@ const (
 	ReleaseInstalled
 	OperatorAwaited
 	OperatorIntervened
+	ReleaseBeside
+	SupervisorReturned
+	ReleaseKept
 	ReleaseConfirmed
 	ReleaseTurnedBad
 	RolledBack
@@ -88,11 +91,13 @@ const (
 	ReleaseAwaited
 	WorkerStarting
 	WorkerReady
+	WorkerBeside
 	WorkerFailed
 	WorkerDraining
 	WorkerDrained
 	WorkerKilled
 	WorkerEnded
+	BesideEnded
 	WorkerAdopted
 	WorkerStalled
 	WorkerTold

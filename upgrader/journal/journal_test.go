@@ -51,7 +51,7 @@ func TestTable(t *testing.T) {
 	hex := regexp.MustCompile(`^[0-9a-f]{32}$`)
 	known := map[string]bool{}
 	for _, k := range []string{"targets", "error", "to", "from", "reason", "took", "bytes", "result", "unit", "swap", "window", "release", "phase",
-		"pid", "exit", "role", "limit", "workers", "signal", "count", "hint", "holder", "path", "floor", "order", "wish", "progress", "dependent", "name"} {
+		"pid", "exit", "role", "limit", "workers", "signal", "count", "hint", "holder", "path", "floor", "order", "wish", "progress", "dependent", "name", "beside"} {
 		known[k] = true
 	}
 	for _, d := range Events() {

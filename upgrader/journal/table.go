@@ -306,6 +306,24 @@ func table() map[Event]Description {
 			"The trial of release @UPGRADERD_TO@ of @UPGRADERD_TARGET@ ended without a verdict",
 			"@UPGRADERD_REASON@\nSomebody else acted on @UPGRADERD_UNIT@ meanwhile. What they did stands: the release counts as neither good nor bad.",
 		},
+		ReleaseBeside: {
+			"ReleaseBeside", "68e999e6f31244aca33a66e4578b2adb", LevelNotice,
+			"{to} serves beside {from} after {took}, for {limit} at most",
+			"Releases @UPGRADERD_FROM@ and @UPGRADERD_TO@ of @UPGRADERD_TARGET@ serve beside each other",
+			"Both accept until one of them is chosen.\nTo keep the new one: upgraderd confirm @UPGRADERD_TARGET@\nTo keep the old one: upgraderd rollback @UPGRADERD_TARGET@\nIf nobody says so in time, the new one stays if it is well, as after any upgrade; if it breaks before that, the old one stays.",
+		},
+		SupervisorReturned: {
+			"SupervisorReturned", "c34cbe95a7d94735b83441f5c5a2ee7d", slog.LevelWarn,
+			"the supervisor of {unit} was started anew, and {from} and {to} go on beside each other",
+			"The supervisor of @UPGRADERD_UNIT@ came back, with both releases",
+			"It had ended, and systemd started it again; the workers went on meanwhile. journalctl -u @UPGRADERD_UNIT@ tells what happened to it.",
+		},
+		ReleaseKept: {
+			"ReleaseKept", "2011bc4f15824e5eac9d1d645e83193b", LevelNotice,
+			"{to} stays after {took} beside {from}: {reason}",
+			"Release @UPGRADERD_TO@ of @UPGRADERD_TARGET@ stays, and the one before it drains",
+			"@UPGRADERD_REASON@\nRelease @UPGRADERD_FROM@ finishes what it has; it is what a rollback returns to.",
+		},
 		ReleaseConfirmed: {
 			"ReleaseConfirmed", "92379883a7114b37b395ec3dbdcef129", LevelNotice,
 			"{to} is good after {took}",
@@ -402,6 +420,12 @@ func table() map[Event]Description {
 			"Release @UPGRADERD_RELEASE@ of @UPGRADERD_TARGET@ serves",
 			"The worker became ready. An older one, if there is one, gets its stop signal now and drains.",
 		},
+		WorkerBeside: {
+			"WorkerBeside", "13cb87a7f6bb4b86b3360ee78de9b0ee", LevelNotice,
+			"{release} serves beside {beside}: worker {pid} was ready after {took}",
+			"Release @UPGRADERD_RELEASE@ of @UPGRADERD_TARGET@ serves beside the one before it",
+			"Both accept from the same sockets until one of them is chosen: upgraderd confirm @UPGRADERD_TARGET@, or upgraderd rollback @UPGRADERD_TARGET@",
+		},
 		WorkerFailed: {
 			"WorkerFailed", "03d30972740d83e2758a64acc81bd127", slog.LevelError,
 			"{release} never served: {reason}",
@@ -430,7 +454,13 @@ func table() map[Event]Description {
 			"WorkerEnded", "4f0416e8cbacdc4fd390b1c742a01356", slog.LevelError,
 			"{release} ended unasked: worker {pid} {exit}",
 			"The worker of @UPGRADERD_TARGET@ ended by itself",
-			"Its exit status becomes that of the unit's main process, so Restart= decides what comes next. Until then connections wait in the sockets.",
+			"Its exit status becomes that of the unit's main process, so Restart= decides what comes next. Until then connections wait in the sockets. Where another release serves beside it, that one goes on instead.",
+		},
+		BesideEnded: {
+			"BesideEnded", "d071b03e3716406f9f278d83c82310f0", slog.LevelError,
+			"{release} ended unasked while it served beside {beside}: worker {pid} {exit}",
+			"The new worker of @UPGRADERD_TARGET@ ended by itself",
+			"The one that it served beside goes on alone, and the release is rolled back.",
 		},
 		WorkerAdopted: {
 			"WorkerAdopted", "52f9b00251d466b3c4621fb0feec03ea", LevelNotice,

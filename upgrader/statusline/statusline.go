@@ -24,6 +24,10 @@ type Status struct {
 	// Generation counts the workers started since the unit was; the first
 	// is 1.
 	Generation int
+	// Beside is the release that serves beside it, empty where none does, and
+	// BesidePID its worker.
+	Beside    string
+	BesidePID int
 	// Starting is the release on trial, empty outside a handover.
 	Starting string
 	// Draining counts the old workers that finish what they have.
@@ -54,6 +58,9 @@ func Format(s Status) string {
 	} else {
 		b.WriteString("Waiting")
 	}
+	if s.Beside != "" {
+		b.WriteString("; beside " + name(s.Beside) + " (pid " + strconv.Itoa(s.BesidePID) + ")")
+	}
 	if s.Starting != "" {
 		b.WriteString("; starting " + name(s.Starting))
 	}
@@ -82,6 +89,10 @@ func Parse(text string) (Status, bool) {
 		case i == 0 && part == "Waiting":
 		case i == 0:
 			if !parseServing(part, &s) {
+				return Status{}, false
+			}
+		case strings.HasPrefix(part, "beside "):
+			if !parseBeside(part, &s) {
 				return Status{}, false
 			}
 		case strings.HasPrefix(part, "starting "):
@@ -122,6 +133,22 @@ func parseServing(part string, s *Status) bool {
 	s.PID, err1 = strconv.Atoi(pid)
 	s.Generation, err2 = strconv.Atoi(gen)
 	return err1 == nil && err2 == nil
+}
+
+// parseBeside reads "beside NAME (pid N)".
+func parseBeside(part string, s *Status) bool {
+	release, rest, ok := strings.Cut(strings.TrimPrefix(part, "beside "), " (pid ")
+	if !ok || release == "" {
+		return false
+	}
+	pid, tail, ok := strings.Cut(rest, ")")
+	if !ok || tail != "" {
+		return false
+	}
+	var err error
+	s.Beside = release
+	s.BesidePID, err = strconv.Atoi(pid)
+	return err == nil
 }
 
 // systemd drops a whole datagram above 4 KiB (NOTIFY_BUFFER_MAX), so a worker

@@ -20,6 +20,10 @@ func TestFormatParse(t *testing.T) {
 			Status{Release: "1.0-aaaaaaaaaaaa", PID: 7, Generation: 1, Starting: "2.0-bbbbbbbbbbbb", Draining: 2, Note: "14 sessions: busy; very"},
 			"Serving 1.0-aaaaaaaaaaaa (pid 7, generation 1); starting 2.0-bbbbbbbbbbbb; 2 draining: 14 sessions: busy; very",
 		},
+		{
+			Status{Release: "1.0-aaaaaaaaaaaa", PID: 7, Generation: 1, Beside: "2.0-bbbbbbbbbbbb", BesidePID: 9, Draining: 1, Note: "at work"},
+			"Serving 1.0-aaaaaaaaaaaa (pid 7, generation 1); beside 2.0-bbbbbbbbbbbb (pid 9); 1 draining: at work",
+		},
 	} {
 		if got := Format(tt.status); got != tt.text {
 			t.Errorf("Format(%+v)\n got %q\nwant %q", tt.status, got, tt.text)
@@ -67,7 +71,8 @@ func TestHandover(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	for _, text := range []string{
 		"", "ready", "Serving", "Serving x", "Serving x (pid a, generation 1)", "Serving x (pid 1, generation 1) and more",
-		"Serving x (pid 1, generation 1); dancing", "Waiting; 0 draining", "Waiting; -1 draining", "Serving  (pid 1, generation 1)",
+		"Serving x (pid 1, generation 1); dancing",
+		"Serving x (pid 1, generation 1); beside y", "Serving x (pid 1, generation 1); beside y (pid z)", "Serving x (pid 1, generation 1); beside  (pid 2)", "Waiting; 0 draining", "Waiting; -1 draining", "Serving  (pid 1, generation 1)",
 		"Processing requests...", "Serving x (pid 1, generation 1",
 	} {
 		if s, ok := Parse(text); ok {

@@ -109,6 +109,9 @@ func (s *Supervisor) adopt(left estate) {
 		}
 		return
 	}
+	if s.serving == nil && s.beside != nil { // the other ended while nobody looked
+		s.promote()
+	}
 	_ = s.remember()
 	s.status("")
 	if s.serving != nil {
@@ -147,6 +150,11 @@ func (s *Supervisor) adoptWorker(r remembered, stored *os.File, left estate) {
 	switch r.Role {
 	case roleServing:
 		s.serving = w
+		w.timer = time.NewTimer(time.Hour)
+		w.timer.Stop()
+		s.pat(w)
+	case roleBeside:
+		s.beside, w.beside = w, true
 		w.timer = time.NewTimer(time.Hour)
 		w.timer.Stop()
 		s.pat(w)

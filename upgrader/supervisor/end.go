@@ -28,6 +28,8 @@ func (s *Supervisor) gone(w *worker, e Exit) {
 		s.failedToStart(w, e)
 	case roleServing:
 		s.servingEnded(w, e)
+	case roleBeside:
+		s.besideEnded(w, e)
 	case roleDraining:
 		s.drained(w, e)
 	}
@@ -75,6 +77,10 @@ func (s *Supervisor) failedToStart(w *worker, e Exit) {
 func (s *Supervisor) servingEnded(w *worker, e Exit) {
 	s.serving = nil
 	s.emit(journal.WorkerEnded, append(s.about(w), slog.String("exit", e.String()))...)
+	if s.beside != nil {
+		s.promote()
+		return
+	}
 	if s.starting != nil {
 		s.lost = &e
 		return

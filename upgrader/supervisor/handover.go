@@ -44,17 +44,22 @@ func (s *Supervisor) handover(reply chan<- Reply, anew bool) {
 		refuse("no worker serves yet: wait until the unit is active")
 		return
 	}
-	rel, err := s.opts.pick(true)
+	rel, beside, err := s.opts.pickTrial()
 	if err != nil {
 		refuse("%v", err)
 		return
 	}
+	beside = beside && rel != s.serving.release
 	if w := s.starting; w != nil {
-		if w.release == rel && anew { // asking twice joins the one under way
+		if w.release == rel && w.beside == beside && anew { // asking twice joins the one under way
 			s.join(reply)
 			return
 		}
 		refuse("a handover to %s is under way; wait for its end", w.release.name())
+		return
+	}
+	if s.beside != nil {
+		s.settleBeside(rel, beside, reply, refuse)
 		return
 	}
 	if rel == s.serving.release && s.onTrial(rel) {
@@ -75,7 +80,7 @@ func (s *Supervisor) handover(reply chan<- Reply, anew bool) {
 			len(s.draining), time.Until(s.draining[0].deadline).Round(time.Second))
 		return
 	}
-	switch err := s.start(rel); {
+	switch err := s.start(rel, beside); {
 	case faultyProgram(err):
 		s.emit(journal.WorkerFailed, slog.String("release", rel.name()), slog.Int("generation", s.generation),
 			slog.String("reason", err.Error()))
@@ -112,14 +117,14 @@ func (s *Supervisor) onTrial(rel release) bool {
 // start starts a worker. What it is goes into our memory before it exists, and
 // its pidfd into the fd store after that: a supervisor that comes after us
 // finds it by one or the other.
-func (s *Supervisor) start(rel release) error {
+func (s *Supervisor) start(rel release, beside bool) error {
 	s.generation++
 	notify, err := listenNotify(s.opts.notifyPath(s.generation))
 	if err != nil {
 		return err
 	}
 	w := &worker{
-		generation: s.generation, role: roleStarting, release: rel, notify: notify,
+		generation: s.generation, role: roleStarting, release: rel, beside: beside, notify: notify,
 		started: time.Now(), listening: s.sockets.listening(),
 	}
 	s.openAck(w)
@@ -225,17 +230,21 @@ func (s *Supervisor) ready(w *worker) {
 	old := s.serving
 	first := old == nil && s.lost == nil
 	w.timer.Stop()
+	w.took = time.Since(w.started)
+	if w.beside && old != nil {
+		s.joins(w)
+		return
+	}
 	w.role, w.deadline, w.stored = roleServing, time.Time{}, nil
 	s.starting, s.serving, s.lost = nil, w, nil
 	s.pat(w)
 	if old != nil { // both take connections until the old one is told
-		s.last = &statusline.Handover{Ready: time.Since(w.started), Connections: statusline.Unknown, Cut: statusline.Unknown}
-		s.left = old
+		s.leaves(old, w)
 		s.holdReports()
 	} else {
 		_ = s.remember()
 	}
-	s.emit(journal.WorkerReady, append(s.about(w), slog.Duration("took", time.Since(w.started)))...)
+	s.emit(journal.WorkerReady, append(s.about(w), slog.Duration("took", w.took))...)
 	if old != nil {
 		s.drain(old, s.opts.StopSignal)
 	}
@@ -249,11 +258,22 @@ func (s *Supervisor) ready(w *worker) {
 	if first {
 		s.tell("READY=1")
 	}
+	s.answerAll(w)
+	s.rest()
+}
+
+// leaves begins the account of a handover from old to w.
+func (s *Supervisor) leaves(old, w *worker) {
+	s.last = &statusline.Handover{Ready: w.took, Connections: statusline.Unknown, Cut: statusline.Unknown}
+	s.left = old
+}
+
+// answerAll tells those who wait that w serves.
+func (s *Supervisor) answerAll(w *worker) {
 	for _, reply := range s.waiting {
 		answer(reply, Reply{Release: w.release.name()})
 	}
 	s.waiting = nil
-	s.rest()
 }
 
 // join has reply wait for the end of the handover under way.

@@ -17,7 +17,7 @@ func (s *Supervisor) notified(w *worker, n notification) {
 	if w.over {
 		return
 	}
-	speaks := w == s.serving || w == s.starting
+	speaks := w == s.serving || w == s.beside || w == s.starting
 	if n.status != nil && speaks {
 		w.status = *n.status
 		s.status("")
@@ -31,11 +31,11 @@ func (s *Supervisor) notified(w *worker, n notification) {
 	if n.unstore && w == s.serving {
 		s.unstore(n.fdName)
 	}
-	if w == s.serving {
-		if n.watchdogEvery > 0 && s.watchdog > 0 {
-			s.watchdog = n.watchdogEvery
-			s.tell("WATCHDOG_USEC=" + fmt.Sprint(n.watchdogEvery.Microseconds()))
-		}
+	if w == s.serving && n.watchdogEvery > 0 && s.watchdog > 0 {
+		s.watchdog = n.watchdogEvery
+		s.tell("WATCHDOG_USEC=" + fmt.Sprint(n.watchdogEvery.Microseconds()))
+	}
+	if w == s.serving || w == s.beside {
 		if n.watchdog {
 			s.pat(w)
 		}
@@ -96,7 +96,7 @@ func (s *Supervisor) store(w *worker, n notification) {
 			s.log.Warn("storing a descriptor", "pid", w.pid, "error", err)
 		}
 	}
-	if w == s.starting {
+	if w != s.serving {
 		w.stored = append(w.stored, name)
 	}
 }
@@ -112,9 +112,9 @@ func (s *Supervisor) unstore(name string) {
 	}
 }
 
-// pat starts the watchdog of the serving worker anew.
+// pat starts the watchdog of a worker that serves anew.
 func (s *Supervisor) pat(w *worker) {
-	if s.watchdog == 0 || w.role != roleServing {
+	if s.watchdog == 0 || w.role != roleServing && w.role != roleBeside {
 		return
 	}
 	if w.alive != nil {
@@ -126,7 +126,7 @@ func (s *Supervisor) pat(w *worker) {
 // stalled ends a worker that missed its watchdog, with SIGABRT as systemd
 // would: then it has ended by itself.
 func (s *Supervisor) stalled(w *worker) {
-	if w != s.serving {
+	if w != s.serving && w != s.beside {
 		return
 	}
 	s.emit(journal.WorkerStalled, append(s.about(w), slog.Duration("limit", s.watchdog))...)

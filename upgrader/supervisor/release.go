@@ -46,8 +46,23 @@ var errNoRelease = errors.New("no release is installed yet")
 // says what to run. See the store's on-disk layout.
 const (
 	trial   = "next"
+	abreast = "beside" // in place of next while the operator holds two
 	settled = "current"
 )
+
+// pickTrial resolves the release that a handover is about: next, or where there is
+// none the one that is to serve beside, or current.
+func (o Options) pickTrial() (rel release, beside bool, err error) {
+	if o.Choose == nil && o.Root != "" {
+		if _, err := o.resolve(trial); errors.Is(err, errNoRelease) {
+			if r, err := o.resolve(abreast); !errors.Is(err, errNoRelease) {
+				return r, true, err
+			}
+		}
+	}
+	rel, err = o.pick(true)
+	return rel, false, err
+}
 
 // pick resolves the release to run: next where it exists and try is true,
 // else current. The link is followed once, here, so that a worker never

@@ -109,7 +109,7 @@ func (s *Supervisor) renew() {
 // worker is on trial, no command runs that only we would bury, no signal is
 // unheard, and a memory says what each worker is.
 func (s *Supervisor) mayRenew() bool {
-	return len(s.opts.Proof) > 0 && s.memory != nil && s.serving != nil && s.starting == nil && s.reloading == nil && s.asking == 0 && len(s.waiting) == 0 &&
+	return len(s.opts.Proof) > 0 && s.memory != nil && s.serving != nil && s.beside == nil && s.starting == nil && s.reloading == nil && s.asking == 0 && len(s.waiting) == 0 &&
 		len(s.signals) == 0 && !s.stopping && s.result == nil && s.reports.held == nil &&
 		!strings.HasPrefix(s.failure, statusline.Refused)
 }

@@ -94,6 +94,9 @@ func (s *Supervisor) status(note string) {
 			st.Note = cmp.Or(s.failure, w.status)
 		}
 	}
+	if w := s.beside; w != nil {
+		st.Beside, st.BesidePID = w.release.name(), w.pid
+	}
 	if s.starting != nil {
 		st.Starting = s.starting.release.name()
 	}

@@ -32,6 +32,7 @@ type Supervisor struct {
 
 	generation int
 	serving    *worker
+	beside     *worker // nil but while two releases serve, see beside.go
 	starting   *worker
 	draining   []*worker
 	reloading  *reloading // nil while no reload is waited for
@@ -206,9 +207,12 @@ func (s *Supervisor) signalled(sig syscall.Signal) {
 	case Handover:
 		s.handover(nil, true) // the outcome is in the journal
 	case Forward:
-		if s.serving != nil {
-			if err := s.serving.signal(sig); err != nil {
-				s.log.Warn("forwarding a signal", "signal", unix.SignalName(sig), "pid", s.serving.pid, "error", err)
+		for _, w := range []*worker{s.serving, s.beside} {
+			if w == nil {
+				continue
+			}
+			if err := w.signal(sig); err != nil {
+				s.log.Warn("forwarding a signal", "signal", unix.SignalName(sig), "pid", w.pid, "error", err)
 			}
 		}
 	case Stop:
@@ -261,7 +265,7 @@ func (s *Supervisor) startFirst() {
 	case err != nil:
 		s.fail(err)
 	default:
-		if err := s.start(rel); err != nil {
+		if err := s.start(rel, false); err != nil {
 			s.fail(err)
 		}
 	}
@@ -297,12 +301,15 @@ func (s *Supervisor) stop(sig syscall.Signal) {
 		w.failed = errors.New("the unit was stopped")
 		w.kill()
 	}
-	if w := s.serving; w != nil {
-		s.serving = nil
-		if !s.opts.PassStop {
-			sig = s.opts.StopSignal
+	serving := []*worker{s.serving, s.beside}
+	s.serving, s.beside = nil, nil
+	if !s.opts.PassStop {
+		sig = s.opts.StopSignal
+	}
+	for _, w := range serving {
+		if w != nil {
+			s.drain(w, sig)
 		}
-		s.drain(w, sig)
 	}
 	s.endIfIdle()
 }
@@ -320,12 +327,11 @@ func (s *Supervisor) endIfIdle() {
 
 // workers lists all that are alive.
 func (s *Supervisor) workers() []*worker {
-	all := make([]*worker, 0, len(s.draining)+2)
-	if s.serving != nil {
-		all = append(all, s.serving)
-	}
-	if s.starting != nil {
-		all = append(all, s.starting)
+	all := make([]*worker, 0, len(s.draining)+3)
+	for _, w := range []*worker{s.serving, s.beside, s.starting} {
+		if w != nil {
+			all = append(all, w)
+		}
 	}
 	return append(all, s.draining...)
 }

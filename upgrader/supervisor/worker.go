@@ -17,13 +17,14 @@ import (
 	"github.com/upgraderd/upgraderd/upgrader/supervisor/spawn"
 )
 
-// role is what a worker is to the unit. There is at most one starting and
-// one serving worker; any number up to MaxDraining drain.
+// role is what a worker is to the unit. There is at most one starting, one
+// serving and one beside it; any number up to MaxDraining drain.
 type role string
 
 const (
 	roleStarting role = "starting"
 	roleServing  role = "serving"
+	roleBeside   role = "beside" // serves too, and the operator decides which of the two stays
 	roleDraining role = "draining"
 )
 
@@ -47,7 +48,11 @@ type worker struct {
 	failed error
 	// status is the worker's own STATUS=.
 	status string
-	// stored are the names it put into the fd store while starting.
+	// beside tells that it is to serve beside the one that serves, and not in its
+	// place. took is how long it needed to become ready.
+	beside bool
+	took   time.Duration
+	// stored are the names it put into the fd store while starting, or beside.
 	stored []string
 	// listening are the sockets that ReadyAccepting looks for.
 	listening []socketID
