@@ -74,7 +74,8 @@ func revertUnproven(ctx context.Context, dir string, log *slog.Logger) error {
 	m.state = m.record.State
 	current, has, err := s.Link(store.Current)
 	if err == nil && has && current.Name != m.record.To {
-		return s.ClearLink(store.Next) // the one before, or what a person chose
+		// The one before, or what a person chose.
+		return errors.Join(s.ClearLink(store.Next), s.ClearLink(store.Beside))
 	}
 	if m.record.State == RollingBack {
 		m.record.Previous = "" // as the rollback leaves it

@@ -43,8 +43,68 @@ func (m *machine) confirm(ctx context.Context) (Event, error) {
 	if err := m.takeUnit(ctx); err != nil { // after a start of ours
 		return StepFailed, err
 	}
+	began, left := time.Now(), m.window()
+	return m.watch(ctx, func(g glimpse) (Event, error) {
+		if m.noteDrained(g.facts) {
+			_ = m.save() // for who looks before the verdict, with which it comes again
+		}
+		switch op, why := m.judgeFacts(g.facts); {
+		case op == turnedBad:
+			m.record.Down = g.facts.ActiveState == "inactive"
+			return m.turnedBad(ctx, began, why)
+		case op == nobodysFault && m.own():
+			return "", nil // we are being stopped
+		case op == nobodysFault:
+			// Or a socket did, after a failure that passed between two looks.
+			// A person may have restarted one that ended badly, so it is undone
+			// without a verdict on the release.
+			if now := m.failures(ctx); now != "" && now != m.record.Failures {
+				m.record.Unproven = true
+				return m.turnedBad(ctx, began, "the unit failed, and was started anew")
+			}
+			m.unjudged(ctx, why)
+			return OperatorActed, nil
+		case g.sick != "":
+			return m.turnedBad(ctx, began, g.sick)
+		case m.stopped(ctx):
+			return m.turnedBad(ctx, began, WantedUndone)
+		}
+		if m.base.Watch != g.facts.Watch {
+			m.base = g.facts // from here on we see who acts
+		}
+		m.watchDependents(ctx, g.facts)
+		left -= g.watched
+		if left > 0 || !g.good {
+			return "", nil
+		}
+		if m.own() {
+			to, _ := release(m.record.To)
+			if err := m.proveOwn(to); err != nil {
+				return StepFailed, err
+			}
+		}
+		m.emit(ctx, journal.ReleaseConfirmed, slog.Duration("took", time.Since(began)), slog.String("result", string(VerdictGood)))
+		m.finish(ctx, VerdictGood, "")
+		return ReleaseProved, nil
+	})
+}
+
+// glimpse is what one look at a release on trial gives.
+type glimpse struct {
+	facts systemd.Facts
+	// sick is why the probes have failed often enough, "" if they have not, and good
+	// tells that nothing is open: a trial does not end in the middle of failures.
+	sick string
+	good bool
+	// watched is the time since the look before, as far as it counts.
+	watched time.Duration
+}
+
+// watch looks at the unit and asks the probes, again and again, until judge makes an
+// event of what it sees. Where systemd cannot be asked, nothing is judged.
+func (m *machine) watch(ctx context.Context, judge func(glimpse) (Event, error)) (Event, error) {
 	began := time.Now()
-	looked, left := began, m.window()
+	looked := began
 	watching, cancel := context.WithCancel(ctx)
 	rounds := make(chan error)
 	stopped := make(chan struct{})
@@ -90,46 +150,11 @@ func (m *machine) confirm(ctx context.Context) (Event, error) {
 			m.trouble(ctx, journal.StepFailed, err)
 			continue
 		}
-		if m.noteDrained(f) {
-			_ = m.save() // for who looks before the verdict, with which it comes again
-		}
-		switch op, why := m.judgeFacts(f); {
-		case op == turnedBad:
-			m.record.Down = f.ActiveState == "inactive"
-			return m.turnedBad(ctx, began, why)
-		case op == nobodysFault && m.own():
-			continue // we are being stopped
-		case op == nobodysFault:
-			// Or a socket did, after a failure that passed between two looks.
-			// A person may have restarted one that ended badly, so it is undone
-			// without a verdict on the release.
-			if now := m.failures(ctx); now != "" && now != m.record.Failures {
-				m.record.Unproven = true
-				return m.turnedBad(ctx, began, "the unit failed, and was started anew")
-			}
-			m.unjudged(ctx, why)
-			return OperatorActed, nil
-		case sick != "":
-			return m.turnedBad(ctx, began, sick)
-		case m.stopped(ctx):
-			return m.turnedBad(ctx, began, WantedUndone)
-		}
-		if m.base.Watch != f.Watch {
-			m.base = f // from here on we see who acts
-		}
-		m.watchDependents(ctx, f)
-		left -= min(time.Since(looked), unwatchedMax)
-		looked = time.Now()
-		if left <= 0 && health.good() {
-			if m.own() {
-				to, _ := release(m.record.To)
-				if err := m.proveOwn(to); err != nil {
-					return StepFailed, err
-				}
-			}
-			m.emit(ctx, journal.ReleaseConfirmed, slog.Duration("took", time.Since(began)), slog.String("result", string(VerdictGood)))
-			m.finish(ctx, VerdictGood, "")
-			return ReleaseProved, nil
+		now := time.Now()
+		watched := min(now.Sub(looked), unwatchedMax)
+		looked = now
+		if event, err := judge(glimpse{f, sick, health.good(), watched}); event != "" || err != nil {
+			return event, err
 		}
 	}
 }
@@ -220,6 +245,5 @@ func (s *streak) add(err error) (enough string) {
 	return ""
 }
 
-// good reports that nothing is open: a window does not end in the middle of
-// failures.
+// good reports that nothing is open.
 func (s *streak) good() bool { return s.proven && s.failures == 0 }

@@ -21,6 +21,8 @@
 //	              OperatorAwaited      ─▶ held
 //	              SwapInterrupted      ─▶ swapping
 //	              ReleaseServed        ─▶ confirming
+//	              BothServed           ─▶ beside
+//	              KeepInterrupted      ─▶ keeping
 //	              RollbackInterrupted  ─▶ rolling-back
 //	              UpgradeAbandoned     ─▶ rolling-back
 //	              ReleaseBroke         ─▶ rolling-back
@@ -43,6 +45,7 @@
 //	              ReleaseRefused       ─▶ idle
 //	              CheckNotRun          ─▶ idle
 //	swapping      ReleaseServed        ─▶ confirming
+//	              BothServed           ─▶ beside
 //	              ReleaseInstalled     ─▶ idle
 //	              OperatorAwaited      ─▶ held
 //	              OperatorActed        ─▶ idle
@@ -54,6 +57,13 @@
 //	              ReleaseBroke         ─▶ rolling-back
 //	              OperatorActed        ─▶ idle
 //	              StepFailed           ─▶ recovering
+//	beside        ReleaseChosen        ─▶ keeping
+//	              ReleaseServed        ─▶ confirming
+//	              ReleaseBroke         ─▶ rolling-back
+//	              StepFailed           ─▶ recovering
+//	keeping       ReleaseProved        ─▶ idle
+//	              ReleaseBroke         ─▶ rolling-back
+//	              StepFailed           ─▶ recovering
 //	rolling-back  RolledBack           ─▶ idle
 //	              RollbackFailed       ─▶ idle
 //	              OperatorActed        ─▶ idle
@@ -63,6 +73,11 @@
 //	              ReleaseFound         ─▶ fetching
 //	              SwapAllowed          ─▶ swapping
 //	              OperatorActed        ─▶ idle
+//
+// # Two at once
+//
+// An order can have the release serve beside the one before it, until another order
+// says which of them stays, or a time is over; see beside.go.
 //
 // # When nobody is there to decide
 //

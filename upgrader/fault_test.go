@@ -279,6 +279,32 @@ func scenarios() []scenario {
 		w.unit.facts.CanReload = true
 		w.target.Config = "app.conf"
 	}
+	beside := func(w *world) string {
+		w.hold(0) // it comes by the operator alone
+		return w.publish("1.1", "")
+	}
+	// An operator has two serve, and decides; where an order came to nothing, it is
+	// given again.
+	orders := func(decision OrderVerb) func(context.Context, *world) {
+		return func(ctx context.Context, w *world) {
+			for sleep(ctx, 2*time.Second) {
+				o := Order{Verb: OrderUpgrade, Version: "1.1", BesideSec: 20, DespiteHold: true}
+				switch st := w.status(); {
+				case st.State == Beside && decision != "":
+					o = Order{Verb: decision}
+				case st.State != Idle || st.Order != nil || st.Hold == nil || len(st.KnownBad) > 0 || strings.HasPrefix(st.Current, "1.1"):
+					continue
+				}
+				_, _ = Place(w.state, "app", o) // a disk that is broken takes none; it is seen at the next look
+			}
+		}
+	}
+	breaks := func(ctx context.Context, w *world) {
+		defer w.beside(orders(""))()
+		for sleep(ctx, 2*time.Second) {
+			w.unit.breakBeside()
+		}
+	}
 	return []scenario{
 		{name: "first install", first: true, set: waits, end: isGood},
 		{name: "handover", end: isGood},
@@ -288,6 +314,10 @@ func scenarios() []scenario {
 		{name: "handover, back by a pin", brief: true, publish: pinned, end: isGood},
 		{name: "handover refused", set: refuses, end: isBad},
 		{name: "handover, crash in the window", during: crashing, end: isBad},
+		{name: "beside, confirmed", publish: beside, during: orders(OrderConfirm), end: isGood},
+		{name: "beside, rolled back", publish: beside, during: orders(OrderRollback), end: isBad},
+		{name: "beside, nobody decides", brief: true, publish: beside, during: orders(""), end: isGood},
+		{name: "beside, the new one ends", brief: true, publish: beside, during: breaks, end: isBad},
 		{name: "restart", set: plain, end: isGood},
 		{name: "restart fails", set: both(plain, refuses), end: isBad},
 		{name: "restart, ends at once", set: both(plain, leaves), end: isBad},

@@ -88,7 +88,9 @@ func (m *machine) disarm(ctx context.Context) {
 }
 
 // pending reports a state that must not last without somebody who watches.
-func (s State) pending() bool { return s == Swapping || s == Confirming || s == RollingBack }
+func (s State) pending() bool {
+	return s == Swapping || s == Confirming || s == Beside || s == Keeping || s == RollingBack
+}
 
 // Pending reports whether an upgrade of a target is under way, from its swap to
 // its verdict. A target that has no store yet has none.

@@ -140,6 +140,7 @@ func (m *machine) concludeAttempt(v Verdict, reason string) {
 	}
 	a.Reason = strings.ToValidUTF8(reason[:min(len(reason), reasonMax)], "")
 	switch {
+	case a.Asked != "": // what decided is the verdict
 	case r.Order != nil:
 		a.Asked = r.Order.String()
 	case r.Pin != "" && fetcher.Version(a.To).Compare(fetcher.Version(a.From)) < 0:

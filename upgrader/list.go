@@ -57,7 +57,7 @@ type Listed struct {
 	// Offered tells that the source lists it, OnDisk that it is here.
 	Offered bool `json:"offered"`
 	OnDisk  bool `json:"on_disk"`
-	// Links are those of the store that name it: current, next, previous, staged.
+	// Links are those of the store that name it: current, next, beside, previous, staged.
 	Links []string `json:"links,omitempty"`
 	// Damaged tells that its files are not what was verified, as the daemon saw when
 	// it read them last.
@@ -129,7 +129,7 @@ func (l *List) fill(s *store.Store, r record) error {
 		row.OnDisk = true
 		row.Damaged = slices.Contains(r.Rotten, have.Name)
 	}
-	for _, which := range []store.LinkName{store.Current, store.Next, store.Previous, store.Staged} {
+	for _, which := range []store.LinkName{store.Current, store.Next, store.Beside, store.Previous, store.Staged} {
 		if have, ok, err := s.Link(which); err == nil && ok {
 			row := at(Offer{have.Version, have.Digest12})
 			row.Links = append(row.Links, string(which))

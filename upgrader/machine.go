@@ -29,6 +29,8 @@ const (
 	Checking    State = "checking"     // running Check= in the sandbox
 	Swapping    State = "swapping"     // moving the unit to the release
 	Confirming  State = "confirming"   // watching the release that serves now
+	Beside      State = "beside"       // watching it beside the one before, until one of them is chosen
+	Keeping     State = "keeping"      // having the one before drain
 	RollingBack State = "rolling-back" // moving the unit back
 	Held        State = "held"         // staged, and waiting for the operator (Swap=none)
 )
@@ -58,6 +60,9 @@ const (
 	UpgradeForbidden    Event = "UpgradeForbidden"
 	CheckNotRun         Event = "CheckNotRun"
 	ReleaseServed       Event = "ReleaseServed"
+	BothServed          Event = "BothServed"
+	ReleaseChosen       Event = "ReleaseChosen"
+	KeepInterrupted     Event = "KeepInterrupted"
 	ReleaseInstalled    Event = "ReleaseInstalled"
 	OperatorAwaited     Event = "OperatorAwaited"
 	OperatorActed       Event = "OperatorActed"
@@ -84,6 +89,8 @@ func transitions() []transition {
 		{Recovering, OperatorAwaited, Held},
 		{Recovering, SwapInterrupted, Swapping},
 		{Recovering, ReleaseServed, Confirming},
+		{Recovering, BothServed, Beside},
+		{Recovering, KeepInterrupted, Keeping},
 		{Recovering, RollbackInterrupted, RollingBack},
 		{Recovering, UpgradeAbandoned, RollingBack},
 		{Recovering, ReleaseBroke, RollingBack},
@@ -111,6 +118,7 @@ func transitions() []transition {
 		{Checking, CheckNotRun, Idle},
 
 		{Swapping, ReleaseServed, Confirming},
+		{Swapping, BothServed, Beside},
 		{Swapping, ReleaseInstalled, Idle},
 		{Swapping, OperatorAwaited, Held},
 		{Swapping, OperatorActed, Idle},
@@ -123,6 +131,15 @@ func transitions() []transition {
 		{Confirming, ReleaseBroke, RollingBack},
 		{Confirming, OperatorActed, Idle},
 		{Confirming, StepFailed, Recovering},
+
+		{Beside, ReleaseChosen, Keeping},
+		{Beside, ReleaseServed, Confirming},
+		{Beside, ReleaseBroke, RollingBack},
+		{Beside, StepFailed, Recovering},
+
+		{Keeping, ReleaseProved, Idle},
+		{Keeping, ReleaseBroke, RollingBack},
+		{Keeping, StepFailed, Recovering},
 
 		{RollingBack, RolledBack, Idle},
 		{RollingBack, RollbackFailed, Idle},
@@ -151,6 +168,8 @@ func steps() map[State]step {
 		Checking:    (*machine).check,
 		Swapping:    (*machine).swap,
 		Confirming:  (*machine).confirm,
+		Beside:      (*machine).beside,
+		Keeping:     (*machine).keep,
 		RollingBack: (*machine).rollBack,
 		Held:        (*machine).hold,
 	}
@@ -329,6 +348,9 @@ func (m *machine) enter(ctx context.Context, next State) error {
 		err := m.save()
 		m.report()
 		if err == nil {
+			if next == Beside {
+				m.clearOrder(ctx) // the one that led here; the next one decides
+			}
 			if next == Idle || next == Held {
 				m.endTurn() // only now that the verdict is on disk
 				m.leaveUnit()

@@ -103,7 +103,7 @@ func TestStepsReturnWhatTheTableKnows(t *testing.T) {
 	}
 	returns := map[string]map[string]bool{} // function → events named in it
 	calls := map[string]map[string]bool{}   // function → methods called in it
-	for _, name := range []string{"recover.go", "look.go", "order.go", "fetched.go", "wishes.go", "stage.go", "check.go", "swap.go", "confirm.go", "rollback.go", "guard.go"} {
+	for _, name := range []string{"recover.go", "look.go", "order.go", "fetched.go", "wishes.go", "stage.go", "check.go", "swap.go", "confirm.go", "beside.go", "rollback.go", "guard.go"} {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -147,7 +147,7 @@ func TestStepsReturnWhatTheTableKnows(t *testing.T) {
 	}
 	for state, fn := range map[State]string{
 		Recovering: "recover", Idle: "look", Fetching: "fetch", Staging: "stage", Checking: "check",
-		Swapping: "swap", Confirming: "confirm", RollingBack: "rollBack", Held: "hold",
+		Swapping: "swap", Confirming: "confirm", Beside: "beside", Keeping: "keep", RollingBack: "rollBack", Held: "hold",
 	} {
 		got := map[string]bool{}
 		collect(fn, got, map[string]bool{})

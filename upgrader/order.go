@@ -26,6 +26,7 @@ const (
 	OrderFetch    OrderVerb = "fetch"    // bring a release here and leave it staged
 	OrderImport   OrderVerb = "import"   // the same, from files that the operator gave
 	OrderUpgrade  OrderVerb = "upgrade"  // swap to what is fetched, or look at the source now; to Version, if one is named
+	OrderConfirm  OrderVerb = "confirm"  // keep the release that serves beside the one before
 	OrderRollback OrderVerb = "rollback" // go back to a release that is on disk
 )
 
@@ -46,6 +47,10 @@ type Order struct {
 	AllowDowngrade bool `json:"allow_downgrade,omitempty"`
 	// DespiteHold lets an upgrade begin although upgrades are held.
 	DespiteHold bool `json:"despite_hold,omitempty"`
+	// BesideSec has an upgrade end with the release serving beside the one before, for
+	// so many seconds at most; an order to confirm or to roll back decides. Zero: it
+	// takes its place.
+	BesideSec int64 `json:"beside_sec,omitempty"`
 	// Past is the newest version that the order passed over: what was left, or
 	// what the source offered beside.
 	Past string    `json:"past,omitempty"`
@@ -58,6 +63,10 @@ func (o Order) String() string {
 		o.DespiteHold = false
 		return o.String() + ", despite the hold"
 	}
+	if o.BesideSec > 0 {
+		o.BesideSec = 0
+		return o.String() + ", beside what serves"
+	}
 	switch {
 	case o.Verb == OrderImport:
 		return "import " + o.File
@@ -65,6 +74,10 @@ func (o Order) String() string {
 		return "fetch now"
 	case o.Verb == OrderFetch:
 		return "fetch " + o.Version
+	case o.Verb == OrderConfirm && o.Version == "":
+		return "confirm"
+	case o.Verb == OrderConfirm:
+		return "confirm " + o.Version
 	case o.Verb == OrderRollback && o.Version == "":
 		return "roll back"
 	case o.Verb == OrderRollback:
@@ -95,8 +108,10 @@ func (o *Order) seeksNewest() bool { return o != nil && o.Verb == OrderUpgrade &
 // check refuses what is no order.
 func (o Order) check() error {
 	switch {
-	case o.ID == "" || !slices.Contains([]OrderVerb{OrderFetch, OrderImport, OrderUpgrade, OrderRollback}, o.Verb):
-		return fmt.Errorf("order %q is none of fetch, import, upgrade and rollback", o.Verb)
+	case o.ID == "" || !slices.Contains([]OrderVerb{OrderFetch, OrderImport, OrderUpgrade, OrderConfirm, OrderRollback}, o.Verb):
+		return fmt.Errorf("order %q is none of fetch, import, upgrade, confirm and rollback", o.Verb)
+	case o.BesideSec != 0 && (o.Verb != OrderUpgrade || o.besideTime() < BesideMin || o.besideTime() > BesideMax):
+		return fmt.Errorf("order to %s beside for %d s: only an upgrade has a release serve beside another, for %s to %s", o.Verb, o.BesideSec, BesideMin, BesideMax)
 	case o.Verb == OrderImport && (o.File == "" || o.File != filepath.Base(o.File)):
 		return fmt.Errorf("order to import %q names no file", o.File)
 	case o.Verb == OrderImport:
@@ -305,6 +320,19 @@ func (m *machine) toSwap(ctx context.Context) (Order, bool, error) {
 		m.answer(o, VerdictCancelled, WantedBack)
 		return Order{}, false, nil
 	}
+	if ok {
+		why := ""
+		switch {
+		case o.Verb == OrderConfirm:
+			why = "no two releases serve beside each other"
+		case o.besideTime() > 0:
+			why = m.noBeside(ctx)
+		}
+		if why != "" {
+			m.refuseOrder(ctx, o, "%s", why)
+			return Order{}, false, nil
+		}
+	}
 	if ok && m.state == Idle && m.record.Order != nil && m.record.Order.ID != o.ID {
 		m.record.Order = nil // what failed on its way has had another take its place
 	}
@@ -418,6 +446,12 @@ func (m *machine) unfit(ctx context.Context, o *Order, c fetcher.Candidate, curr
 // is answered with it where it leads to what a rollback returns to.
 func (m *machine) stopped(ctx context.Context) bool {
 	o, ok, err := m.order(ctx)
+	if ok && o.Verb == OrderConfirm && m.state == Confirming {
+		m.refuseOrder(ctx, o, "it serves alone, and its trial comes to its verdict by itself")
+		if err := m.save(); err == nil {
+			m.clearOrder(ctx)
+		}
+	}
 	if err != nil || !ok || o.Verb != OrderRollback || m.tookBack(o) || m.record.Order != nil && m.record.Order.ID == o.ID {
 		return false // an upgrade waits its turn, and this may be the order's own trial
 	}

@@ -43,6 +43,8 @@ type record struct {
 	Reason string `json:"reason,omitempty"`
 	// Unproven tells that the rollback is no verdict on To: it is not known bad.
 	Unproven bool `json:"unproven,omitempty"`
+	// Beside is for how long To serves beside From, nil where it takes its place.
+	Beside *besideFor `json:"beside,omitempty"`
 	// Order is the operator's that began this, if one did; Answer is that to the
 	// last order.
 	Order  *Order `json:"order,omitempty"`
@@ -92,6 +94,7 @@ const (
 	VerdictStuck        Verdict = "rollback-failed" // turned bad and could not be undone
 	VerdictInconclusive Verdict = "inconclusive"    // somebody else acted; neither good nor bad
 	VerdictCancelled    Verdict = "cancelled"       // its order was taken back before the swap
+	VerdictBeside       Verdict = "beside"          // of an order alone: it serves beside the one before, and waits for an order that decides
 	VerdictStaged       Verdict = "staged"          // of an order alone: it is here and verified, and waits for an upgrade
 )
 
@@ -139,7 +142,7 @@ func (m *machine) begin(from store.Release, hasFrom bool, to store.Release, dige
 		r.From = from.Name
 	}
 	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Failures, r.Down, r.Reason, r.Unproven = "", "", "", 0, "", false, "", false
-	r.Order, r.Dependents, r.Pin = nil, nil, ""
+	r.Order, r.Dependents, r.Pin, r.Beside = nil, nil, "", nil
 	if p := m.wishes.Pin; p != nil && p.Matches(versionOf(to)) {
 		r.Pin = p.Version
 	}
@@ -172,7 +175,7 @@ func (m *machine) conclude(v Verdict, reason string) {
 		r.Order = nil
 	}
 	r.Previous, r.Swap, r.Invocation, r.Restarts, r.Failures, r.Down, r.Reason, r.Unproven = "", "", "", 0, "", false, "", false
-	r.Trouble = ""
+	r.Trouble, r.Beside = "", nil
 }
 
 // provedMax is how many good releases are remembered; InstancesMax= has few of

@@ -61,6 +61,8 @@ func (m *machine) recover(ctx context.Context) (Event, error) {
 		}
 		m.resume(ctx, "it serves, the watch begins anew")
 		return ReleaseServed, nil
+	case Beside, Keeping:
+		return m.recoverBeside(ctx)
 	case RollingBack:
 		m.resume(ctx, "the rollback goes on")
 		return RollbackInterrupted, nil
@@ -68,8 +70,10 @@ func (m *machine) recover(ctx context.Context) (Event, error) {
 		return m.recoverHeld()
 	}
 	// Before a swap nothing has moved. What was staged is found again.
-	if err := m.store.ClearLink(store.Next); err != nil {
-		return StepFailed, err
+	for _, which := range []store.LinkName{store.Next, store.Beside} {
+		if err := m.store.ClearLink(which); err != nil {
+			return StepFailed, err
+		}
 	}
 	m.resumed = true
 	return NothingPending, nil
@@ -117,7 +121,7 @@ func (m *machine) load(ctx context.Context) error {
 // mend repairs links that are not ours to read. next and staged say nothing
 // that cannot be found again; for current the record knows what it was.
 func (m *machine) mend(ctx context.Context) error {
-	for _, which := range []store.LinkName{store.Next, store.Staged, store.Previous, store.Tried} {
+	for _, which := range []store.LinkName{store.Next, store.Beside, store.Staged, store.Previous, store.Tried} {
 		if _, _, err := m.store.Link(which); reason.Of(err) == store.CodeLinkBroken {
 			m.trouble(ctx, journal.StepFailed, err)
 			if err := m.store.ClearLink(which); err != nil {
@@ -163,6 +167,15 @@ func (m *machine) recoverSwap(ctx context.Context) (Event, error) {
 	reloaded := m.record.Swap == SwapReload && has && current == to
 	anew := f.InvocationID != m.record.Invocation
 	switch {
+	case m.record.Beside != nil && m.together(f):
+		m.base = f
+		m.record.Invocation, m.record.Restarts = f.InvocationID, f.NRestarts
+		if m.guard != nil {
+			return m.abandonedBeside(ctx, f)
+		}
+		m.resume(ctx, "both serve, the watch begins")
+		m.answerBeside()
+		return BothServed, nil
 	case f.Running() && serves(f, to.Name):
 		if event, err := m.tookOver(f, to); err != nil {
 			return event, err

@@ -100,6 +100,12 @@ func (m *machine) retire(ctx context.Context) error {
 		if err := m.retireSwap(ctx); err != nil {
 			return err
 		}
+	case Beside, Keeping:
+		if err := m.retireSwap(ctx); err != nil {
+			return err
+		}
+		why = "its .upgrade file went while two releases served; any reload or restart of the unit leaves one"
+		attr = slog.String("reason", why)
 	case RollingBack:
 		// Its next start is of the one to return to, whatever serves now.
 		back, ok, err := m.goal()
@@ -119,7 +125,7 @@ func (m *machine) retire(ctx context.Context) error {
 		verdict, why = VerdictStuck, m.record.Reason+"; "+text
 		event, attr = journal.RollbackFailed, slog.String("error", text)
 	}
-	for _, which := range []store.LinkName{store.Next, store.Staged} {
+	for _, which := range []store.LinkName{store.Next, store.Beside, store.Staged} {
 		if err := m.store.ClearLink(which); err != nil {
 			return err
 		}

@@ -58,8 +58,10 @@ func (m *machine) rollBack(ctx context.Context) (Event, error) {
 	if err := m.store.SetLink(store.Current, back); err != nil {
 		return StepFailed, err
 	}
-	if err := m.store.ClearLink(store.Next); err != nil {
-		return StepFailed, err
+	for _, which := range []store.LinkName{store.Next, store.Beside} {
+		if err := m.store.ClearLink(which); err != nil {
+			return StepFailed, err
+		}
 	}
 	return m.moved(ctx, began, back)
 }
@@ -142,6 +144,9 @@ func (m *machine) awaitRoom(ctx context.Context) {
 // goal is the release to return to. The record knows it too, for the case
 // that the link went before the unit came back.
 func (m *machine) goal() (store.Release, bool, error) {
+	if from, known := release(m.record.From); known && m.record.Beside != nil {
+		return from, true, nil // previous is that of From still
+	}
 	back, ok, err := m.store.Link(store.Previous)
 	if err == nil && ok && back.Name != m.record.To {
 		return back, true, nil
@@ -182,7 +187,7 @@ func (m *machine) moveBack(ctx context.Context, back store.Release) (Event, erro
 	if err != nil {
 		return "", err
 	}
-	if back.Name != "" && serves(before, back.Name) {
+	if back.Name != "" && alone(before, back.Name) {
 		return RolledBack, nil
 	}
 	if before.ActiveState == "inactive" && before.Result == "success" && !m.record.Down && !m.leftDown(before) {
@@ -229,13 +234,13 @@ func (m *machine) handBack(ctx context.Context, before systemd.Facts, back store
 		return "", err
 	}
 	f, ferr := m.settle(ctx, reconcileTime, func(f systemd.Facts) bool {
-		return serves(f, back.Name) || !f.Running() ||
+		return alone(f, back.Name) || !f.Running() ||
 			(err == nil && result != systemd.ResultDone && !moving(f))
 	})
 	switch {
 	case ferr != nil:
 		return "", errors.Join(err, ferr)
-	case serves(f, back.Name):
+	case alone(f, back.Name):
 		return RolledBack, nil
 	case f.ActiveState == "inactive" && f.Result == "success", stoppedMeanwhile(f, result):
 		return OperatorActed, nil
@@ -282,8 +287,14 @@ func (m *machine) rolledBack(ctx context.Context, began time.Time, back store.Re
 	}
 	m.emit(ctx, journal.RolledBack, slog.String("from", version(bad)), slog.String("to", versionOrNothing(back)),
 		slog.Duration("took", time.Since(began)), slog.String("result", string(verdict)))
+	previous, kept := release(m.record.Previous)
+	kept = kept && m.record.Beside != nil // back never went
 	m.finish(ctx, verdict, why)
-	if err := m.store.ClearLink(store.Previous); err != nil {
+	err := m.store.ClearLink(store.Previous)
+	if kept {
+		err = m.store.SetLink(store.Previous, previous)
+	}
+	if err != nil {
 		m.trouble(ctx, journal.StepFailed, err)
 	}
 }

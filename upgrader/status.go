@@ -33,6 +33,8 @@ type TargetStatus struct {
 	Next     string `json:"next,omitempty"`
 	Previous string `json:"previous,omitempty"`
 	Staged   string `json:"staged,omitempty"`
+	// Beside is the release that serves beside Current, nil where none does.
+	Beside *BesideRelease `json:"beside,omitempty"`
 	// Serving is the release that the unit's supervisor named last; only the
 	// daemon knows it.
 	Serving string `json:"serving,omitempty"`
@@ -154,6 +156,9 @@ func describe(s links, t *Target, r record) TargetStatus {
 	}
 	if r.State != Idle {
 		st.To = r.To
+	}
+	if b := r.Beside; b != nil && r.State == Beside {
+		st.Beside = &BesideRelease{r.To, max(b.ForSec-b.Sec, 0)}
 	}
 	var errs []error
 	for which, field := range map[store.LinkName]*string{

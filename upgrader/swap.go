@@ -77,7 +77,7 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 		way = SwapRestart // which the next start of what does not run is
 	}
 	r := &m.record
-	r.From, r.Previous = "", ""
+	r.From, r.Previous, r.Beside = "", "", nil
 	if has && from != to {
 		r.From = from.Name
 	}
@@ -90,6 +90,12 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 		if err := m.store.Verify(ctx, from); isRot(err) {
 			m.once(ctx, "rotten "+from.Name, journal.ReleaseRotten, slog.String("error", m.errText(err)))
 		}
+	}
+	if d := r.Order.besideTime(); d > 0 {
+		if why := m.noBeside(ctx); why != "" { // any more: it was asked before
+			return m.inconclusive(ctx, why)
+		}
+		r.Beside = &besideFor{ForSec: int64(d / time.Second)}
 	}
 	r.Swap, r.Invocation, r.Restarts, r.Down = way, f.InvocationID, f.NRestarts, false
 	r.Failures = m.failures(ctx)
@@ -124,6 +130,14 @@ func (m *machine) swapBy(ctx context.Context, way Swap, f systemd.Facts, to stor
 	if unguarded != nil && event != UnitUnusable && ctx.Err() == nil {
 		text := m.errText(unguarded)
 		m.once(ctx, "unguarded "+text, journal.SwapUnguarded, slog.String("error", text))
+	}
+	if event == BothServed {
+		r.Invocation, r.Restarts = m.base.InvocationID, m.base.NRestarts
+		took := time.Since(began)
+		m.totals().swapped(way, took)
+		m.emit(ctx, journal.ReleaseBeside, slog.Duration("took", took), slog.Duration("limit", time.Duration(r.Beside.ForSec)*time.Second))
+		m.answerBeside()
+		m.calm(ctx)
 	}
 	if event == ReleaseServed {
 		// Asked twice: systemd says so of every unit while it is told of one.
@@ -207,6 +221,7 @@ func (m *machine) revert() error {
 	}
 	return errors.Join(
 		m.store.ClearLink(store.Next),
+		m.store.ClearLink(store.Beside),
 		back(store.Current, m.record.From),
 		back(store.Previous, m.record.Previous),
 	)
@@ -271,8 +286,14 @@ func (m *machine) installFirst(ctx context.Context, to store.Release) (Event, er
 //  3. facts decide who serves now;
 //  4. it took over: previous and current follow, and only then next goes.
 //     It did not: next goes, and nobody noticed.
+//
+// To serve beside, it is the link of that name, and nothing follows yet.
 func (m *machine) handover(ctx context.Context, before systemd.Facts, to store.Release) (Event, error) {
-	if err := m.store.SetLink(store.Next, to); err != nil {
+	link := store.Next
+	if m.record.Beside != nil {
+		link = store.Beside
+	}
+	if err := m.store.SetLink(link, to); err != nil {
 		return StepFailed, err
 	}
 	job, cancel := context.WithTimeout(ctx, limit(before, false))
@@ -283,13 +304,13 @@ func (m *machine) handover(ctx context.Context, before systemd.Facts, to store.R
 		return StepFailed, ctx.Err()
 	}
 	if refused(err) {
-		if err := m.store.ClearLink(store.Next); err != nil {
+		if err := m.store.ClearLink(link); err != nil {
 			return StepFailed, err
 		}
 		return m.notQueued(ctx, err)
 	}
 	f, ferr := m.settle(ctx, reconcileTime, func(f systemd.Facts) bool {
-		return serves(f, to.Name) || !f.Running() || f.InvocationID != before.InvocationID ||
+		return serves(f, to.Name) || m.together(f) || !f.Running() || f.InvocationID != before.InvocationID ||
 			(err == nil && result != systemd.ResultDone && !moving(f))
 	})
 	if ctx.Err() != nil {
@@ -298,25 +319,39 @@ func (m *machine) handover(ctx context.Context, before systemd.Facts, to store.R
 	if ferr != nil {
 		return StepFailed, ferr // next stays: recover looks again who serves
 	}
+	if m.together(f) {
+		m.base = f
+		return BothServed, nil
+	}
 	if serves(f, to.Name) {
 		m.noteReady(f, after)
 		return m.tookOver(f, to)
 	}
-	if err := m.store.ClearLink(store.Next); err != nil {
+	if err := m.store.ClearLink(link); err != nil {
 		return StepFailed, err
 	}
 	return m.notTaken(ctx, before, f, result, err)
 }
 
 func (m *machine) tookOver(f systemd.Facts, to store.Release) (Event, error) {
-	if err := m.advance(to); err != nil {
+	if err := m.follow(f, to); err != nil {
 		return StepFailed, err
 	}
-	if err := m.store.ClearLink(store.Next); err != nil {
-		return StepFailed, err
-	}
-	m.base = f
 	return ReleaseServed, nil
+}
+
+// follow has the links name what serves now.
+func (m *machine) follow(f systemd.Facts, to store.Release) error {
+	if err := m.advance(to); err != nil {
+		return err
+	}
+	for _, which := range []store.LinkName{store.Next, store.Beside} {
+		if err := m.store.ClearLink(which); err != nil {
+			return err
+		}
+	}
+	m.base, m.record.Beside = f, nil
+	return nil
 }
 
 // refused reports that no job was queued, so that nothing can have happened.
@@ -352,6 +387,8 @@ func (m *machine) notTaken(ctx context.Context, before, f systemd.Facts, result 
 		return m.inconclusive(ctx, m.errText(err))
 	case result == systemd.ResultCanceled:
 		return m.inconclusive(ctx, "another job took the reload's place")
+	case m.record.Beside != nil && result == systemd.ResultDone:
+		return m.inconclusive(ctx, "its supervisor has no two releases serve, since it is of an older upgraderd; upgrade without --beside")
 	case result != systemd.ResultFailed && result != systemd.ResultTimeout:
 		st, _ := serving(f)
 		return m.inconclusive(ctx, fmt.Sprintf("the reload ended (%s), and %q serves", result, st.Release))

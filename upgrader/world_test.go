@@ -2,6 +2,7 @@ package upgrader
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -305,8 +306,10 @@ func (w *world) oracle() {
 	if err := s.Verify(context.Background(), current); err != nil {
 		w.t.Errorf("current is damaged: %v", err)
 	}
-	if _, ok, err := s.Link(store.Next); ok || err != nil {
-		w.t.Errorf("next is left: %v, %v", ok, err)
+	for _, which := range []store.LinkName{store.Next, store.Beside} {
+		if _, ok, err := s.Link(which); ok || err != nil {
+			w.t.Errorf("%s is left: %v, %v", which, ok, err)
+		}
 	}
 	var r record
 	if ok, err := s.LoadRecord(&r); !ok || err != nil {
@@ -635,10 +638,23 @@ func (u *fakeUnit) do(ctx context.Context, verb string, act func() systemd.Resul
 
 func (u *fakeUnit) Reload(ctx context.Context, _ string) (systemd.Result, error) {
 	return u.do(ctx, "reload", func() systemd.Result {
-		release := u.link("next")
-		if release == "" {
-			release = u.link("current")
+		release, beside := u.link("next"), u.link("beside")
+		st, _ := statusline.Parse(u.facts.StatusText)
+		switch {
+		case st.Beside != "" && release == st.Beside:
+			u.serve(release)
+			return systemd.ResultDone
+		case st.Beside != "" && release == "" && beside == "":
+			u.serve(st.Release)
+			return systemd.ResultDone
+		case st.Beside != "":
+			return systemd.ResultFailed
+		case release == "" && beside != "" && beside != st.Release && u.facts.ActiveState == "active" && u.behaviourOf(beside) == becomesReady:
+			st.Beside, st.BesidePID = beside, 200
+			u.facts.StatusText = statusline.Format(st)
+			return systemd.ResultDone
 		}
+		release = cmp.Or(release, beside, u.link("current"))
 		if supervision(u.facts) == nil && u.behaviourOf(release) == exitsAtOnce { // when it reads it
 			u.end("inactive", "dead", "success")
 		}
@@ -706,6 +722,33 @@ func (u *fakeUnit) set(f func()) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	f()
+}
+
+// alone has one of two workers that serve end.
+func (u *fakeUnit) alone(release, note string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	st, _ := statusline.Parse(u.facts.StatusText)
+	st.Release, st.Beside, st.BesidePID, st.Note = release, "", 0, note
+	u.runs, u.facts.StatusText = release, statusline.Format(st)
+}
+
+// breakBeside has the new one of two that serve end, if two do.
+func (u *fakeUnit) breakBeside() {
+	u.mu.Lock()
+	st, _ := statusline.Parse(u.facts.StatusText)
+	u.mu.Unlock()
+	if st.Beside != "" {
+		u.alone(st.Release, st.Beside+": worker 200 was killed by SIGSEGV while it served beside "+st.Release)
+	}
+}
+
+// returns is a supervisor that was killed, and came back with its workers.
+func (u *fakeUnit) returns() {
+	u.invocation++
+	u.facts.InvocationID = fmt.Sprintf("%032x", u.invocation)
+	u.facts.NRestarts++
+	u.facts.MainPID++
 }
 
 // drain makes the supervisor say that old workers drain.

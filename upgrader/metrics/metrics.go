@@ -52,7 +52,7 @@ type sample struct {
 var (
 	states = []upgrader.State{
 		upgrader.Idle, upgrader.Fetching, upgrader.Staging, upgrader.Checking, upgrader.Swapping,
-		upgrader.Confirming, upgrader.RollingBack, upgrader.Held, upgrader.Recovering,
+		upgrader.Confirming, upgrader.Beside, upgrader.Keeping, upgrader.RollingBack, upgrader.Held, upgrader.Recovering,
 	}
 	verdicts = []upgrader.Verdict{
 		upgrader.VerdictGood, upgrader.VerdictInstalled, upgrader.VerdictRefused,

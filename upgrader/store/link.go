@@ -16,13 +16,14 @@ type LinkName string
 const (
 	Current  LinkName = "current"  // what any start of the service runs
 	Next     LinkName = "next"     // only while a handover is on trial
+	Beside   LinkName = "beside"   // in place of next while two releases serve
 	Previous LinkName = "previous" // what a rollback returns to
 	Staged   LinkName = "staged"   // verified, and waits to be swapped in
 	Tried    LinkName = "tried"    // was next, and had the one start that upgraderd itself gets on trial
 )
 
 // LinkNames are all of them.
-func LinkNames() []LinkName { return []LinkName{Current, Next, Previous, Staged, Tried} }
+func LinkNames() []LinkName { return []LinkName{Current, Next, Beside, Previous, Staged, Tried} }
 
 // ErrInUse is a release that a link points at.
 var ErrInUse = errors.New("release is in use")
