@@ -49,6 +49,8 @@ type Plan struct {
 	// UnderWay is the version that is on its way now, "" if none. It comes to its
 	// verdict first.
 	UnderWay string `json:"under_way,omitempty"`
+	// Beside tells that UnderWay serves beside From, until an order decides.
+	Beside bool `json:"beside,omitempty"`
 	// InTheWay are a hold and hours: To is not swapped in before they are over.
 	InTheWay []string `json:"in_the_way,omitempty"`
 	// Remarks are what stands in the way of what the source offers.
@@ -76,7 +78,7 @@ func Foresee(ctx context.Context, o Options, t *Target) (Plan, error) {
 	m := v.m
 	p := Plan{Target: t.Name, Unit: t.Unit, Bytes: -1, WindowUs: m.window().Microseconds()}
 	if m.record.State.pending() {
-		p.UnderWay = version(m.record.To)
+		p.UnderWay, p.Beside = version(m.record.To), m.record.State == Beside
 	}
 	p.before(o.StateDir)
 	if err := m.foresee(ctx, v.source, &p); err != nil {

@@ -82,7 +82,7 @@ func rootCommand() *cobra.Command {
 	addScope(root)
 	root.AddCommand(
 		statusCommand(), listCommand(), historyCommand(), showCommand(), checkCommand(), planCommand(), verifyCommand(), monitorCommand(), metricsCommand(), // what people read
-		fetchCommand(), importCommand(), deployCommand(), upgradeCommand(), rollbackCommand(), installCommand(), // what people do
+		fetchCommand(), importCommand(), deployCommand(), upgradeCommand(), confirmCommand(), rollbackCommand(), installCommand(), // what people do
 		holdCommand(), unholdCommand(), pinCommand(), skipCommand(), forgiveCommand(), // what they forbid
 		adoptCommand(), catCommand(), editCommand(), // what they write
 		launchCommand(), daemonCommand(), superviseCommand(), handoverCommand(), // what units run

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
 	"github.com/upgraderd/upgraderd/upgrader/progress"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
@@ -21,9 +22,12 @@ const daemonUnit = "upgraderd.service"
 
 func upgradeCommand() *cobra.Command {
 	o := upgrader.Order{Verb: upgrader.OrderUpgrade}
-	var noWait bool
+	var (
+		noWait bool
+		beside string
+	)
 	cmd := &cobra.Command{
-		Use:   "upgrade TARGET [VERSION]",
+		Use:   "upgrade TARGET [VERSION] [--beside[=TIME]]",
 		Short: "Look for a newer release now, or move to one that the source offers",
 		Long: `Have the daemon look at the source of TARGET at once, without waiting for its
 next poll. With VERSION it moves to that release, and what else the source offers
@@ -37,8 +41,15 @@ says that it is meant.
 
 The release is checked, swapped in, watched, and undone if it turns bad, like any
 other. The exit status is 0 if it serves and proved itself, or did before, or if
-there is nothing newer.`,
-		Example:           "  upgraderd upgrade app\n  upgraderd upgrade app 1.4.2 --allow-downgrade",
+there is nothing newer.
+
+With --beside the release serves beside the one before it: both accept from the
+same sockets until upgraderd confirm keeps the new one, or upgraderd rollback the
+old one, which never stopped. The exit status is 0 once both serve. A new one that
+ends or fails its probes is rolled back at once. Where nobody decides in TIME, by
+default ` + besideDefault + ` and at most a day, the new one stays if it is well. Only
+what is moved by a handover has two serve.`,
+		Example:           "  upgraderd upgrade app\n  upgraderd upgrade app 1.4.2 --allow-downgrade\n  upgraderd upgrade app --beside=1h",
 		ValidArgsFunction: complete(false, targetNames, versionsKnown),
 		Args:              usage(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -47,11 +58,61 @@ there is nothing newer.`,
 			} else if o.AllowDowngrade {
 				return withStatus(exitUsage, advise(errors.New("--allow-downgrade needs a VERSION"), "say which one is meant; upgraderd list %s --check shows them", args[0]))
 			}
+			if cmd.Flags().Changed("beside") {
+				d, err := besideTime(beside)
+				if err != nil {
+					return withStatus(exitUsage, err)
+				}
+				o.BesideSec = int64(d / time.Second)
+			}
 			return order(cmd, args[0], o, noWait)
 		},
 	}
 	cmd.Flags().BoolVar(&o.AllowDowngrade, "allow-downgrade", false, "take VERSION although something newer was accepted before")
 	cmd.Flags().BoolVar(&o.DespiteHold, "despite-hold", false, "go on although upgrades of TARGET are held; the hold stays")
+	cmd.Flags().StringVar(&beside, "beside", "", "have it serve beside the one before for this `time`,\nuntil upgraderd confirm or rollback decides")
+	cmd.Flags().Lookup("beside").NoOptDefVal = besideDefault
+	cmd.Flags().BoolVar(&noWait, "no-wait", false, "leave the order, and do not wait for its end")
+	return cmd
+}
+
+// besideDefault is upgrader.BesideDefault, as people write it.
+const besideDefault = "10min"
+
+func besideTime(span string) (time.Duration, error) {
+	d, err := unitfile.TimeSpan(span)
+	switch {
+	case errors.Is(err, unitfile.ErrInfinity):
+		return 0, fmt.Errorf("--beside=%s: it ends after a day at most; give a time up to that", span)
+	case err != nil:
+		return 0, fmt.Errorf("--beside=%q: %w", span, err)
+	case d < upgrader.BesideMin || d > upgrader.BesideMax:
+		return 0, fmt.Errorf("--beside=%s: want a time from 1s to 1d", span)
+	}
+	return d, nil
+}
+
+func confirmCommand() *cobra.Command {
+	var noWait bool
+	cmd := &cobra.Command{
+		Use:   "confirm TARGET [VERSION]",
+		Short: "Keep the release that serves beside the one before it",
+		Long: `Have the daemon keep the release of TARGET that serves beside the one before it,
+see upgraderd upgrade --beside: the old one drains, and the new one is good. With
+VERSION it has to be that one. To keep the old one: upgraderd rollback.
+
+The exit status is 0 if the new release serves alone.`,
+		Example:           "  upgraderd upgrade app --beside\n  upgraderd confirm app",
+		ValidArgsFunction: complete(false, targetNames, versionsOnDisk),
+		Args:              usage(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o := upgrader.Order{Verb: upgrader.OrderConfirm}
+			if len(args) == 2 {
+				o.Version = args[1]
+			}
+			return order(cmd, args[0], o, noWait)
+		},
+	}
 	cmd.Flags().BoolVar(&noWait, "no-wait", false, "leave the order, and do not wait for its end")
 	return cmd
 }
@@ -63,7 +124,8 @@ func rollbackCommand() *cobra.Command {
 		Short: "Go back to the release before, or to another that is on disk",
 		Long: `Have the daemon move TARGET back to the release before the one it runs, or to
 VERSION, if that is still on disk (see InstancesMax=). While a release is on
-trial, its trial ends and it is undone.
+trial, its trial ends and it is undone; one that serves beside the one before it
+drains, and that one goes on.
 
 What was left does not come again by itself: only something newer does, or
 upgraderd upgrade TARGET VERSION. The exit status is 0 if the earlier release
@@ -208,6 +270,11 @@ func doing(st upgrader.TargetStatus) (text string, p *progress.Progress) {
 	return st.Name + ": " + state(st), st.Progress
 }
 
+// decide tells how one of two releases that serve is chosen.
+func decide(target string) string {
+	return fmt.Sprintf("to keep the new one: upgraderd confirm %s; to keep the old one: upgraderd rollback %s", target, target)
+}
+
 // tellAnswer prints how it ended. The order's end is the command's.
 func tellAnswer(w io.Writer, t *upgrader.Target, o upgrader.Order, a upgrader.Answer) error {
 	target := t.Name
@@ -218,6 +285,9 @@ func tellAnswer(w io.Writer, t *upgrader.Target, o upgrader.Order, a upgrader.An
 			next = "it waits for you (Swap=none)"
 		}
 		fmt.Fprintf(w, "%s: %s: %s; %s\n", target, o, a.Verdict, next)
+		return nil
+	case upgrader.VerdictBeside:
+		fmt.Fprintf(w, "%s: %s: both serve; %s\n", target, o, decide(target))
 		return nil
 	case upgrader.VerdictGood, upgrader.VerdictInstalled, "":
 		fmt.Fprintf(w, "%s: %s: %s\n", target, o, cmp.Or(string(a.Verdict), a.Reason, "looking"))

@@ -153,7 +153,9 @@ func printPlan(w io.Writer, p upgrader.Plan) error {
 	for _, why := range p.InTheWay {
 		line("  not now  %s", why)
 	}
-	if p.UnderWay != "" {
+	if p.Beside {
+		line("  first    %s serves beside %s; %s", p.UnderWay, installed, decide(p.Target))
+	} else if p.UnderWay != "" {
 		line("  first    %s is under way, and comes to its verdict", p.UnderWay)
 	}
 	if p.To != "" {

@@ -46,7 +46,7 @@ func addScope(root *cobra.Command) {
 // userVerbs are those that are about a realm.
 func userVerbs() []string {
 	return []string{
-		"status", "history", "show", "check", "plan", "verify", "fetch", "import", "upgrade", "rollback", "forgive", "install",
+		"status", "history", "show", "check", "plan", "verify", "fetch", "import", "upgrade", "confirm", "rollback", "forgive", "install",
 		"list", "hold", "unhold", "pin", "skip", "monitor", "cat", "edit", "adopt",
 		"launch", "daemon", "guard", "run-check", "run-source",
 	}

@@ -187,6 +187,10 @@ func remarks(s upgrader.TargetStatus, now time.Time) []string {
 	if s.Fetched != "" {
 		lines = append(lines, shortRelease(s.Fetched)+" is staged and waits; to apply it: upgraderd upgrade "+s.Name)
 	}
+	if b := s.Beside; b != nil {
+		lines = append(lines, fmt.Sprintf("%s serves beside %s, for %s at most; %s",
+			shortRelease(b.Release), shortRelease(s.Current), time.Duration(b.LeftSec)*time.Second, decide(s.Name)))
+	}
 	if s.State == upgrader.Held {
 		lines = append(lines, shortRelease(s.To)+" waits for you (Swap=none); to let upgraderd swap, set Swap=auto and run: systemctl reload upgraderd")
 	}

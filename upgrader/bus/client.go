@@ -148,13 +148,20 @@ type Job struct {
 
 // Order has the daemon carry out what o says. It returns when the order is on disk.
 func (c *Client) Order(ctx context.Context, target string, o upgrader.Order) (Job, error) {
-	members := map[upgrader.OrderVerb]string{upgrader.OrderFetch: "Fetch", upgrader.OrderUpgrade: "Upgrade", upgrader.OrderRollback: "Rollback"}
+	members := map[upgrader.OrderVerb]string{upgrader.OrderFetch: "Fetch", upgrader.OrderUpgrade: "Upgrade", upgrader.OrderConfirm: "Confirm", upgrader.OrderRollback: "Rollback"}
 	member := members[o.Verb]
 	if o.DespiteHold {
 		return Job{}, advice.Give(errors.New("only root's order goes despite a hold"), "end it before: upgraderd unhold %s", target)
 	}
 	if o.AllowDowngrade {
 		member = "Downgrade"
+	}
+	args := []any{o.Version}
+	if o.BesideSec > 0 {
+		if o.AllowDowngrade {
+			return Job{}, errors.New("only root may have a downgrade serve beside; leave out --beside, or --allow-downgrade")
+		}
+		member, args = "UpgradeBeside", append(args, o.BesideSec)
 	}
 	j := Job{Order: o}
 	var err error
@@ -164,7 +171,7 @@ func (c *Client) Order(ctx context.Context, target string, o upgrader.Order) (Jo
 	if err := c.conn.BusObject().CallWithContext(ctx, busFace+".GetNameOwner", 0, Name).Store(&j.daemon); err != nil {
 		return j, fmt.Errorf("%w: %w", ErrNoDaemon, err)
 	}
-	err = c.call(ctx, j.owner, targetFace, member, []any{o.Version}, &j.ID, &j.Path, &j.Order.ID)
+	err = c.call(ctx, j.owner, targetFace, member, args, &j.ID, &j.Path, &j.Order.ID)
 	return j, err
 }
 

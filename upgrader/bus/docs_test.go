@@ -21,7 +21,7 @@ func read(t *testing.T, name string) string {
 // about, and there is no other.
 func TestActions(t *testing.T) {
 	policy := read(t, "units/polkit-1/actions/"+Name+".policy")
-	verbs := []string{"check", "fetch", "upgrade", "downgrade", "rollback", "verify", "forgive", "cancel", "reload", "hold", "pin", "skip"}
+	verbs := []string{"check", "fetch", "upgrade", "downgrade", "confirm", "rollback", "verify", "forgive", "cancel", "reload", "hold", "pin", "skip"}
 	var actions []string
 	for _, part := range strings.Split(policy, `<action id="`)[1:] {
 		id, rest, _ := strings.Cut(part, `"`)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 
@@ -101,6 +102,9 @@ func (l *link) order(c caller, name, verb string, o upgrader.Order) (*job, *dbus
 	}
 	if o.AllowDowngrade && o.Version == "" {
 		return nil, refusal(errorInvalidArgs, "to which version? A downgrade has to name it")
+	}
+	if least, most := int64(upgrader.BesideMin/time.Second), int64(upgrader.BesideMax/time.Second); o.BesideSec != 0 && (o.BesideSec < least || o.BesideSec > most) {
+		return nil, refusal(errorInvalidArgs, "two releases serve for %d to %d seconds, not for %d", least, most, o.BesideSec)
 	}
 	leave, full := l.enter(c)
 	if full != nil {
@@ -213,7 +217,7 @@ func resultOf(o upgrader.Order, a upgrader.Answer) Result {
 	switch a.Verdict {
 	case upgrader.VerdictCancelled:
 		return ResultCancelled
-	case upgrader.VerdictGood, upgrader.VerdictInstalled, upgrader.VerdictStaged, "":
+	case upgrader.VerdictGood, upgrader.VerdictInstalled, upgrader.VerdictBeside, upgrader.VerdictStaged, "":
 		return ResultDone
 	case upgrader.VerdictRolledBack:
 		if o.Verb == upgrader.OrderRollback && a.Reason == upgrader.WantedUndone {

@@ -27,7 +27,7 @@ func targetProperties() []property {
 	return []property{
 		{name: "Name", zero: "", emits: "const"},
 		p("Unit", ""), p("Swap", ""), p("State", ""), p("SinceTimestamp", uint64(0)),
-		p("Current", ""), p("Next", ""), p("Previous", ""), p("Staged", ""), p("Serving", ""), p("To", ""), p("Fetched", ""),
+		p("Current", ""), p("Next", ""), p("Previous", ""), p("Staged", ""), p("Beside", ""), p("Serving", ""), p("To", ""), p("Fetched", ""),
 		p("Progress", transfer{}), p("Trouble", ""),
 		p("LastVerdict", ""), p("LastFrom", ""), p("LastTo", ""), p("LastReason", ""), p("LastTimestamp", uint64(0)),
 		p("CheckedTimestamp", uint64(0)), p("KnownBad", []knownBad{}), p("Signed", false),
@@ -42,11 +42,14 @@ func (s *Server) properties(t *target) map[string]any {
 	p := map[string]any{
 		"Name": st.Name, "Unit": st.Unit, "Swap": string(st.Swap), "State": string(st.State), "SinceTimestamp": usec(st.Since),
 		"Current": st.Current, "Next": st.Next, "Previous": st.Previous, "Staged": st.Staged, "Serving": journal.Clean(st.Serving), "To": st.To, "Fetched": st.Fetched,
-		"Progress": transfer{-1, -1, -1, -1}, "Trouble": journal.Clean(st.Trouble),
+		"Beside": "", "Progress": transfer{-1, -1, -1, -1}, "Trouble": journal.Clean(st.Trouble),
 		"LastVerdict": "", "LastFrom": "", "LastTo": "", "LastReason": "", "LastTimestamp": uint64(0),
 		"CheckedTimestamp": usec(st.Checked), "Signed": !st.Unsigned,
 		"Order": ordered{}, "Job": dbus.ObjectPath("/"),
 		"Answer": answered{st.Answer.ID, string(st.Answer.Verdict), journal.Clean(st.Answer.Reason)},
+	}
+	if st.Beside != nil {
+		p["Beside"] = st.Beside.Release
 	}
 	if now := st.Progress; now != nil {
 		p["Progress"] = transfer{now.Done, now.Total, now.Rate, now.LeftSec}
@@ -93,20 +96,23 @@ func (l *link) targetFace() face {
 		}
 		return "", noObject(path)
 	}
+	place := func(m dbus.Message, verb string, o upgrader.Order) (uint32, dbus.ObjectPath, string, *dbus.Error) {
+		name, gone := on(m)
+		if gone != nil {
+			return 0, "/", "", gone
+		}
+		j, err := l.order(callerOf(m), name, verb, o)
+		if err != nil {
+			return 0, "/", "", err
+		}
+		return j.id, jobPath(j.id), j.order.ID, nil
+	}
 	// job gives the verb that places an order.
 	job := func(verb string, o upgrader.Order) func(dbus.Message, string) (uint32, dbus.ObjectPath, string, *dbus.Error) {
 		return func(m dbus.Message, version string) (uint32, dbus.ObjectPath, string, *dbus.Error) {
-			name, gone := on(m)
-			if gone != nil {
-				return 0, "/", "", gone
-			}
 			o := o
 			o.Version = version
-			j, err := l.order(callerOf(m), name, verb, o)
-			if err != nil {
-				return 0, "/", "", err
-			}
-			return j.id, jobPath(j.id), j.order.ID, nil
+			return place(m, verb, o)
 		}
 	}
 	// slow gives a verb that answers when it is done.
@@ -169,6 +175,13 @@ func (l *link) targetFace() face {
 		}},
 		{"Fetch", started, job("fetch", upgrader.Order{Verb: upgrader.OrderFetch})},
 		{"Upgrade", started, job("upgrade", upgrader.Order{Verb: upgrader.OrderUpgrade})},
+		{"UpgradeBeside", "version t id job order", func(m dbus.Message, version string, seconds int64) (uint32, dbus.ObjectPath, string, *dbus.Error) {
+			if seconds == 0 {
+				seconds = int64(upgrader.BesideDefault / time.Second)
+			}
+			return place(m, "upgrade", upgrader.Order{Verb: upgrader.OrderUpgrade, Version: version, BesideSec: seconds})
+		}},
+		{"Confirm", started, job("confirm", upgrader.Order{Verb: upgrader.OrderConfirm})},
 		{"Downgrade", started, job("downgrade", upgrader.Order{Verb: upgrader.OrderUpgrade, AllowDowngrade: true})},
 		{"Rollback", started, job("rollback", upgrader.Order{Verb: upgrader.OrderRollback})},
 		{"Verify", "damage", func(m dbus.Message) (all []damage, err *dbus.Error) {
