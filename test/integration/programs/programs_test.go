@@ -241,8 +241,8 @@ func unmodified(t *testing.T, m *kit.Machine) {
 
 // nginx is Debian's, with Debian's unit and the drop-in that docs/porting/nginx.md
 // shows: two good releases, one with a configuration that is none, one whose
-// program is none, and one that turns bad. A slow client is served to its end by
-// the nginx that took its connection.
+// program is none, and one that turns bad; then two that serve beside each other. A
+// slow client is served to its end by the nginx that took its connection.
 func nginx(t *testing.T, m *kit.Machine) {
 	p := &program{name: "nginx", unit: "nginx.service", address: "127.0.0.1:8080"}
 	const big = 32 << 20 // more than the kernel buffers for a client that does not read
@@ -298,7 +298,7 @@ func nginx(t *testing.T, m *kit.Machine) {
 	m.Signal(pid, "USR1")
 	m.Eventually("nginx opened its log again", func() bool { return m.Run("sh", "-c", "[ ! -s "+log+" ] || echo yes") == "yes" })
 
-	m.Served(clients, "2.0.0", 200)
+	p.besides(t, m, clients, release)
 	r := m.NothingLost(clients)
 	for _, version := range []string{"3.0.0", "3.1.0"} {
 		if n := r.Versions[version]; n != 0 {
@@ -314,6 +314,31 @@ func nginx(t *testing.T, m *kit.Machine) {
 	}
 	if text := m.Run("upgraderd", "verify", p.name); text != "" {
 		t.Logf("verify: %s", text)
+	}
+}
+
+// besides has two nginx serve from the same sockets, as after USR2: first the new one
+// stays, as after WINCH and QUIT, and then the old one, as after HUP.
+func (p *program) besides(t *testing.T, m *kit.Machine, clients *load.Process, release func(string, ...string) map[string][]byte) {
+	t.Helper()
+	m.Run("upgraderd", "hold", p.name) // nothing comes by itself
+	for _, c := range []struct{ old, version, verb, stays, goes string }{
+		{"2.0.0", "4.0.0", "confirm", "4.0.0", "2.0.0"},
+		{"4.0.0", "5.0.0", "rollback", "4.0.0", "5.0.0"},
+	} {
+		p.publish(t, c.version, release(c.version))
+		m.Run("upgraderd", "upgrade", p.name, c.version, "--beside", "--despite-hold")
+		m.Served(clients, c.old, 100)
+		m.Served(clients, c.version, 100)
+		if got := p.current(m); !strings.HasPrefix(got, c.old+"-") || p.status(t, m)["state"] != "beside" {
+			t.Errorf("current is %s, want %s while two serve", got, c.old)
+		}
+		m.Run("upgraderd", c.verb, p.name)
+		m.Eventually("nginx "+c.goes+" has drained", func() bool {
+			return !slices.ContainsFunc(slices.Collect(maps.Values(m.Processes(p.unit))), func(called string) bool { return strings.Contains(called, "/"+c.goes+"-") })
+		})
+		m.Served(clients, c.stays, 100)
+		p.serves(t, m, c.stays)
 	}
 }
 

@@ -149,7 +149,7 @@ func TestBesideOneEnds(t *testing.T) {
 		m.Signal(worker(m, "2.0.0", "serves beside"), "SEGV")
 		knownBad(t, m, "2.0.0")
 		m.Served(clients, "1.0.0", 100)
-		if text := m.Journal("upgraderd.service"); !strings.Contains(text, "was killed by SIGSEGV while it served beside") {
+		if text := m.Journal("upgraderd.service"); !strings.Contains(text, "while it served beside 1.0.0-") {
 			t.Errorf("the journal does not say how it ended:\n%s", text)
 		}
 
