@@ -543,6 +543,68 @@ func TestWish(t *testing.T) {
 	}
 }
 
+func TestBeside(t *testing.T) {
+	b, state := dbustest.Start(t), t.TempDir()
+	disk, err := diskstore.Open(filepath.Join(state, "app"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _, _ := serve(t, b, state)
+	c := dialed(t, b)
+	app := upgrader.TargetStatus{Name: "app", Unit: "app.service", State: upgrader.Idle, Current: "1.0-000000000000"}
+	s.Changed(app)
+	follows(t, c)
+	for _, seconds := range []uint64{86401, 1 << 63} {
+		var id uint32
+		var job dbus.ObjectPath
+		var order string
+		err := c.call(t.Context(), targetPath("app"), targetFace, "UpgradeBeside", []any{"2.0", seconds}, &id, &job, &order)
+		if called(err) != errorInvalidArgs {
+			t.Errorf("beside for %d s: %v", seconds, err)
+		}
+	}
+	if _, err := c.Order(t.Context(), "app", upgrader.Order{Verb: upgrader.OrderUpgrade, Version: "2.0", BesideSec: 5, AllowDowngrade: true}); err == nil {
+		t.Error("a downgrade was to serve beside")
+	}
+	for _, step := range []struct {
+		order   upgrader.Order
+		verdict upgrader.Verdict
+	}{
+		{upgrader.Order{Verb: upgrader.OrderUpgrade, Version: "2.0", BesideSec: 60}, upgrader.VerdictBeside},
+		{upgrader.Order{Verb: upgrader.OrderConfirm}, upgrader.VerdictGood},
+	} {
+		j, err := c.Order(t.Context(), "app", step.order)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var have upgrader.Order
+		if ok, err := disk.Order(&have); err != nil || !ok || have.Verb != step.order.Verb || have.Version != step.order.Version || have.BesideSec != step.order.BesideSec {
+			t.Errorf("on disk is %+v, %v; want %+v", have, err, step.order)
+		}
+		if step.verdict == upgrader.VerdictBeside {
+			app.State, app.Beside = upgrader.Beside, &upgrader.BesideRelease{Release: "2.0-000000000000", LeftSec: 60}
+		} else {
+			app.State, app.Beside = upgrader.Idle, nil
+		}
+		app.Answer = upgrader.Answer{ID: j.Order.ID, Verdict: step.verdict}
+		s.Changed(app)
+		if a, err := c.Await(t.Context(), j, func(View) {}); err != nil || a.Verdict != step.verdict {
+			t.Errorf("%s: %+v, %v", step.order, a, err)
+		}
+		if got := resultOf(step.order, app.Answer); got != ResultDone {
+			t.Errorf("%s: the job is %s", step.order, got)
+		}
+		var beside string
+		values := map[string]dbus.Variant{}
+		if err := c.call(t.Context(), targetPath("app"), propsFace, "GetAll", []any{targetFace}, &values); err != nil || !store(values["Beside"], &beside) {
+			t.Fatalf("properties: %v", err)
+		}
+		if want := app.Beside; (want == nil) != (beside == "") || want != nil && beside != want.Release {
+			t.Errorf("Beside is %q, want %+v", beside, want)
+		}
+	}
+}
+
 func TestWishes(t *testing.T) {
 	b, state := dbustest.Start(t), t.TempDir()
 	if _, err := diskstore.Open(filepath.Join(state, "app")); err != nil {

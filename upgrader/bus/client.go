@@ -161,7 +161,7 @@ func (c *Client) Order(ctx context.Context, target string, o upgrader.Order) (Jo
 		if o.AllowDowngrade {
 			return Job{}, errors.New("only root may have a downgrade serve beside; leave out --beside, or --allow-downgrade")
 		}
-		member, args = "UpgradeBeside", append(args, o.BesideSec)
+		member, args = "UpgradeBeside", append(args, uint64(o.BesideSec))
 	}
 	j := Job{Order: o}
 	var err error

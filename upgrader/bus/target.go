@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -175,11 +176,12 @@ func (l *link) targetFace() face {
 		}},
 		{"Fetch", started, job("fetch", upgrader.Order{Verb: upgrader.OrderFetch})},
 		{"Upgrade", started, job("upgrade", upgrader.Order{Verb: upgrader.OrderUpgrade})},
-		{"UpgradeBeside", "version t id job order", func(m dbus.Message, version string, seconds int64) (uint32, dbus.ObjectPath, string, *dbus.Error) {
+		{"UpgradeBeside", "version t id job order", func(m dbus.Message, version string, seconds uint64) (uint32, dbus.ObjectPath, string, *dbus.Error) {
 			if seconds == 0 {
-				seconds = int64(upgrader.BesideDefault / time.Second)
+				seconds = uint64(upgrader.BesideDefault / time.Second)
 			}
-			return place(m, "upgrade", upgrader.Order{Verb: upgrader.OrderUpgrade, Version: version, BesideSec: seconds})
+			sec := int64(min(seconds, math.MaxInt64))
+			return place(m, "upgrade", upgrader.Order{Verb: upgrader.OrderUpgrade, Version: version, BesideSec: sec})
 		}},
 		{"Confirm", started, job("confirm", upgrader.Order{Verb: upgrader.OrderConfirm})},
 		{"Downgrade", started, job("downgrade", upgrader.Order{Verb: upgrader.OrderUpgrade, AllowDowngrade: true})},
