@@ -5,7 +5,6 @@ package upgrade
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/upgraderd/upgraderd/test/integration/kit"
 	"github.com/upgraderd/upgraderd/test/load"
@@ -60,7 +59,6 @@ func gone(t *testing.T, m *kit.Machine, version string) {
 // no request is lost.
 func TestBeside(t *testing.T) {
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
-		guardSoon(m)
 		source, clients := proved(t, m)
 		m.Run("upgraderd", "hold", "hello") // nothing comes by itself
 		pid := m.Property(unit, "MainPID")
@@ -118,7 +116,6 @@ func TestBeside(t *testing.T) {
 		})
 		bothServe(t, m, clients, "2.0.0", "4.0.0")
 		m.Run("systemctl", "daemon-reexec")
-		time.Sleep(3 * time.Second) // the guard looks, and leaves a living daemon alone
 		bothServe(t, m, clients, "2.0.0", "4.0.0")
 		m.Run("upgraderd", "confirm", "hello")
 		gone(t, m, "2.0.0")
@@ -140,7 +137,6 @@ func TestBeside(t *testing.T) {
 // One of two releases ends by itself: the other serves on, and nobody is refused.
 func TestBesideOneEnds(t *testing.T) {
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
-		guardSoon(m)
 		source, clients := proved(t, m)
 		m.Run("upgraderd", "hold", "hello")
 		pid := m.Property(unit, "MainPID")
