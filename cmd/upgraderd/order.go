@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/upgrader"
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
 	"github.com/upgraderd/upgraderd/upgrader/progress"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
@@ -83,11 +84,11 @@ func besideTime(span string) (time.Duration, error) {
 	d, err := unitfile.TimeSpan(span)
 	switch {
 	case errors.Is(err, unitfile.ErrInfinity):
-		return 0, fmt.Errorf("--beside=%s: it ends after a day at most; give a time up to that", span)
+		return 0, advice.Give(fmt.Errorf("--beside=%s: it ends after a day at most", span), "give a time from 1s to 1d")
 	case err != nil:
 		return 0, fmt.Errorf("--beside=%q: %w", span, err)
 	case d < upgrader.BesideMin || d > upgrader.BesideMax:
-		return 0, fmt.Errorf("--beside=%s: want a time from 1s to 1d", span)
+		return 0, advice.Give(fmt.Errorf("--beside=%s is too short or too long", span), "give a time from 1s to 1d")
 	}
 	return d, nil
 }
