@@ -134,6 +134,7 @@ func (m *machine) beside(ctx context.Context) (Event, error) {
 		case g.sick != "":
 			return m.turnedBad(ctx, began, g.sick)
 		}
+		m.watchDependents(ctx, g.facts)
 		watched += g.watched
 		limit := time.Duration(t.ForSec) * time.Second
 		if before+watched >= limit && watched >= min(m.window(), limit) && g.good {
