@@ -315,7 +315,7 @@ func scenarios() []scenario {
 		{name: "handover refused", set: refuses, end: isBad},
 		{name: "handover, crash in the window", during: crashing, end: isBad},
 		{name: "beside, confirmed", publish: beside, during: orders(OrderConfirm), end: isGood},
-		{name: "beside, rolled back", publish: beside, during: orders(OrderRollback), end: isBad},
+		{name: "beside, rolled back", brief: true, publish: beside, during: orders(OrderRollback), end: isBad},
 		{name: "beside, nobody decides", brief: true, publish: beside, during: orders(""), end: isGood},
 		{name: "beside, the new one ends", brief: true, publish: beside, during: breaks, end: isBad},
 		{name: "restart", set: plain, end: isGood},

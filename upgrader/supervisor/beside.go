@@ -3,6 +3,7 @@ package supervisor
 import (
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/upgraderd/upgraderd/upgrader/journal"
 )
@@ -20,7 +21,7 @@ import (
 
 // joins has a worker serve beside the one that does.
 func (s *Supervisor) joins(w *worker) {
-	w.role = roleBeside
+	w.role, w.deadline = roleBeside, time.Time{}
 	s.starting, s.beside = nil, w
 	s.pat(w)
 	_ = s.remember()

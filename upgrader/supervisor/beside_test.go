@@ -6,6 +6,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -222,6 +223,22 @@ func TestBesideNeverReady(t *testing.T) {
 	}
 	m.serve(v1, "")
 	m.answersAlone(addr, old)
+}
+
+// What has become ready has no deadline, whatever it asks for. SIGUSR1 goes to both.
+func TestBesideHasNoDeadline(t *testing.T) {
+	m := newManager(t, "start=1s")
+	addr := m.socket("web")
+	v1, v2 := m.release("1.0", ""), m.release("2.0", "again=1200000")
+	old, fresh := m.beside(addr, v1, v2)
+	if err := m.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	m.eventually("the old one's reload", func() bool { st, _ := statusline.Parse(m.status()); return st.Note == "reloaded" })
+	time.Sleep(2 * time.Second) // longer than what it asked for
+	if pids := m.both(addr); pids[v1] != old || pids[v2] != fresh {
+		t.Errorf("answers of %v, want %d and %d", pids, old, fresh)
+	}
 }
 
 // A stop ends both.

@@ -206,6 +206,9 @@ func playWorker() {
 		switch {
 		case sig == syscall.SIGUSR1:
 			activation.Notify("STATUS=reloaded")
+			if v := value("again"); v != "" { // as a program may that takes its time
+				activation.Notify("EXTEND_TIMEOUT_USEC=" + v)
+			}
 			playForger(has)
 		case has("stubborn"):
 			activation.Notify("STATUS=will not go")
