@@ -51,6 +51,7 @@ func (s *Supervisor) settleBeside(rel release, beside bool, reply chan<- Reply, 
 		refuse("%s and %s serve beside each other: confirm or roll back first", old.release.name(), w.release.name())
 		return
 	}
+	s.failure = "" // of who asked before it was decided
 	s.releaseReports()
 	s.status("")
 	answer(reply, Reply{Release: s.serving.release.name()})

@@ -82,7 +82,7 @@ func TestBesideConfirmed(t *testing.T) {
 	m.serve(v2, "")
 	m.answersAlone(addr, fresh)
 	failed()
-	if st, _ := statusline.Parse(m.status()); st.Handover == nil || st.Handover.Ready <= 0 || st.Handover.Drained <= 0 || st.Handover.Killed {
+	if st, _ := statusline.Parse(m.status()); st.Note != "at work" || st.Handover == nil || st.Handover.Ready <= 0 || st.Handover.Drained <= 0 || st.Handover.Killed {
 		t.Errorf("status tells of the handover: %q", m.status())
 	}
 	if m.count("READY=1") != 1 || m.count("STOPPING=1") != 0 {
