@@ -343,7 +343,8 @@ func rescueAt(t *testing.T, sc scenario, rescue string, at, guardAt int) (hit bo
 		if !hit {
 			return
 		}
-		unproven := w.status().State.pending()
+		state := w.status().State
+		unproven := state.pending() && state != Keeping // which begins when it was decided
 		switch rescue {
 		case "guard":
 			w.guardOnce()
