@@ -46,3 +46,31 @@ func TestPortingShowsThePrograms(t *testing.T) {
 		t.Errorf("got %d pages with a program, want at least 3", shown)
 	}
 }
+
+// What porting/unmodified.md shows in other languages is what test/integration/programs
+// runs, but for its comments.
+func TestUnmodifiedShowsThePrograms(t *testing.T) {
+	page, err := os.ReadFile("porting/unmodified.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"wsgi", "asgi.py", "starlet"} {
+		source, err := os.ReadFile(filepath.Join("..", "test", "integration", "programs", "testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var block strings.Builder
+		for line := range strings.Lines(string(source)) {
+			switch {
+			case strings.HasPrefix(line, "# "):
+				continue
+			case line != "\n":
+				block.WriteString("    ")
+			}
+			block.WriteString(line)
+		}
+		if !strings.Contains(string(page), block.String()) {
+			t.Errorf("unmodified.md does not show %s as it is", name)
+		}
+	}
+}
