@@ -220,7 +220,7 @@ func (a *Adoption) sockets(s Service) []string {
 func (a *Adoption) made(s Service, w Wishes) []string {
 	var names []string
 	if a.Proxy.IsValid() {
-		names = append(names, a.at.Units +"/"+proxyService(a.Unit))
+		names = append(names, a.at.Units+"/"+proxyService(a.Unit))
 	}
 	if a.Socket != "" {
 		names = append(names, a.at.Units+"/"+a.Socket)
