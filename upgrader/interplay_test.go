@@ -428,3 +428,46 @@ func TestRollbackWaitsForSupervisor(t *testing.T) {
 		})
 	}
 }
+
+// killedAtVerdict has the supervisor killed between the verdict and the way back.
+type killedAtVerdict struct {
+	*store.Store
+	w *world
+}
+
+func (d killedAtVerdict) MarkBad(g store.Digest, b store.Bad) error {
+	u := d.w.unit
+	u.set(func() {
+		bad := u.runs
+		u.end("failed", "failed", "signal")
+		u.hook = func(verb string) (systemd.Result, error, bool) {
+			if !strings.HasPrefix(verb, "restart") {
+				return "", nil, false
+			}
+			u.set(func() { // it comes back, and takes its worker over
+				u.begin(bad)
+				u.hook = nil
+			})
+			return systemd.ResultDone, nil, true
+		}
+	})
+	return d.Store.MarkBad(g, b)
+}
+
+// A supervisor that is killed in the way back takes the bad worker over; it is moved on.
+func TestRollbackOfAdoptedWorker(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		old := w.running("1.0")
+		fail := w.probedBy()
+		w.wrap = func(s *store.Store) disk { return killedAtVerdict{s, w} }
+		w.start()
+		w.publish("1.1", "")
+		w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+		fail()
+		w.settles(old, VerdictRolledBack)
+		if got := w.unit.serving(); got != old {
+			t.Errorf("serves %s, want %s", got, old)
+		}
+		w.oracle()
+	})
+}

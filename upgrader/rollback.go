@@ -208,7 +208,7 @@ func (m *machine) moveBack(ctx context.Context, back store.Release) (Event, erro
 	case err != nil:
 		return "", err
 	case f.Running() && f.InvocationID != before.InvocationID:
-		return RolledBack, nil
+		return m.cameUp(ctx, f, back)
 	case f.ActiveState == "inactive" && f.Result == "success" && !leftDown(f), stoppedMeanwhile(f, result):
 		return OperatorActed, nil
 	}
@@ -274,9 +274,18 @@ func (m *machine) revive(ctx context.Context, before systemd.Facts, back store.R
 		return "", err
 	}
 	if f.Running() {
-		return RolledBack, nil
+		return m.cameUp(ctx, f, back)
 	}
 	return "", stuck("start %s with release %s: job is %q, %s", m.target.Unit, back, result, ending(f))
+}
+
+// cameUp ends the way back of a unit that was started, unless a supervisor that had
+// been killed took its old worker over: now that it runs, it can hand over.
+func (m *machine) cameUp(ctx context.Context, f systemd.Facts, back store.Release) (Event, error) {
+	if m.target.Config == "" && servesOther(f, back.Name) {
+		return m.handBack(ctx, f, back)
+	}
+	return RolledBack, nil
 }
 
 // rolledBack ends the attempt.
