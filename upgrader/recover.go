@@ -232,8 +232,8 @@ func (m *machine) swapAgain(ctx context.Context, to store.Release) (Event, error
 			return StepFailed, err
 		case isBad:
 			m.resumed = true
-			_, err := m.refuse(ctx, bad.Reason)
-			return NothingPending, err
+			m.endRefused(ctx, bad.Reason)
+			return NothingPending, nil
 		}
 	}
 	if m.guard != nil {

@@ -295,6 +295,12 @@ func isArtifactsFault(err error) bool {
 // refuse ends the attempt before the release took any traffic. Its digest is
 // known bad from now on.
 func (m *machine) refuse(ctx context.Context, why string) (Event, error) {
+	m.endRefused(ctx, why)
+	return ReleaseRefused, nil
+}
+
+// endRefused is refuse where another event says what comes next.
+func (m *machine) endRefused(ctx context.Context, why string) {
 	m.lookNow = true // an older one may still be newer than what runs
 	if err := m.markBad(why); err != nil {
 		// Not remembered, so it will be tried again; that is the safe side, if
@@ -309,7 +315,6 @@ func (m *machine) refuse(ctx context.Context, why string) (Event, error) {
 		m.trouble(ctx, journal.StepFailed, err)
 	}
 	m.tidy(ctx)
-	return ReleaseRefused, nil
 }
 
 // tidy removes artifacts that have done their work. What cannot be removed now
