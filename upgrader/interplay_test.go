@@ -471,3 +471,31 @@ func TestRollbackOfAdoptedWorker(t *testing.T) {
 		w.oracle()
 	})
 }
+
+// The same where the job that asks for the handover ends with the start.
+func TestRollbackMeetsAnotherSupervisor(t *testing.T) {
+	in(t, func(t *testing.T, w *world) {
+		old := w.running("1.0")
+		fail := w.probedBy()
+		reloads := 0
+		w.unit.hook = func(verb string) (systemd.Result, error, bool) {
+			if !strings.HasPrefix(verb, "reload") {
+				return "", nil, false
+			}
+			if reloads++; reloads != 2 {
+				return "", nil, false
+			}
+			w.unit.set(func() { w.unit.begin(w.unit.runs) })
+			return systemd.ResultDone, nil, true
+		}
+		w.start()
+		w.publish("1.1", "")
+		w.eventually("confirming", func(st TargetStatus) bool { return st.State == Confirming })
+		fail()
+		w.settles(old, VerdictRolledBack)
+		if got := w.unit.serving(); got != old {
+			t.Errorf("serves %s, want %s", got, old)
+		}
+		w.oracle()
+	})
+}

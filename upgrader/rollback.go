@@ -234,7 +234,7 @@ func (m *machine) handBack(ctx context.Context, before systemd.Facts, back store
 		return "", err
 	}
 	f, ferr := m.settle(ctx, reconcileTime, func(f systemd.Facts) bool {
-		return alone(f, back.Name) || !f.Running() ||
+		return alone(f, back.Name) || !f.Running() || adopted(before, f, back) ||
 			(err == nil && result != systemd.ResultDone && !moving(f))
 	})
 	switch {
@@ -247,6 +247,8 @@ func (m *machine) handBack(ctx context.Context, before systemd.Facts, back store
 	case !f.Running():
 		// It died meanwhile, and current is good: start it.
 		return m.revive(ctx, f, back)
+	case adopted(before, f, back):
+		return m.handBack(ctx, f, back)
 	case err != nil:
 		return "", err
 	}
@@ -258,6 +260,12 @@ func (m *machine) handBack(ctx context.Context, before systemd.Facts, back store
 	}
 	st, _ := serving(f)
 	return "", stuck("hand %s back to release %s: job is %q and %q serves", m.target.Unit, back, result, st.Release)
+}
+
+// adopted reports a supervisor that was killed since, and has taken its old worker
+// over: the job that was to move that may have ended with its start.
+func adopted(since, f systemd.Facts, back store.Release) bool {
+	return f.Running() && f.InvocationID != since.InvocationID && servesOther(f, back.Name)
 }
 
 // stoppedMeanwhile reports a unit that somebody stopped in the middle of a job of
