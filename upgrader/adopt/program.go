@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/upgraderd/upgraderd/upgrader/advice"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
 )
 
@@ -128,15 +129,7 @@ func takesSockets(f io.ReadSeeker) (string, error) {
 	}
 }
 
-// hinted is an error that says what to do, on a line of its own.
-type hinted struct {
-	error
-	hint string
-}
-
-func (e *hinted) Error() string { return e.error.Error() + "\n" + e.hint }
-func (e *hinted) Unwrap() error { return e.error }
-
+// hint is an error that says what to do.
 func hint(what, format string, args ...any) error {
-	return &hinted{fmt.Errorf(format, args...), strings.ToUpper(what[:1]) + what[1:]}
+	return advice.Give(fmt.Errorf(format, args...), "%s", what)
 }

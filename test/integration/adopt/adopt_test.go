@@ -404,7 +404,7 @@ func refusals(t *testing.T, m *kit.Machine) {
 		{"tinyproxy --unsigned --key=k", "which of them is meant"},
 		{"tinyproxy --program=/bin/true", "is no word of ExecStart="},
 		{"tinyproxy --proxy=192.0.2.1:80 --now -- -x", "others could go round the proxy"},
-		{"tinyproxy --proxy=127.0.0.1:18888 -- -x", "Say --now"},
+		{"tinyproxy --proxy=127.0.0.1:18888 -- -x", "say --now"},
 		{"tinyproxy --proxy=127.0.0.1:18888 --dry-run", "nothing tells it so"},
 		{"tinyproxy --undo", "there is nothing to undo"},
 		{"tinyproxy", "stdin is no terminal"},
