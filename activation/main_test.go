@@ -8,10 +8,12 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -270,6 +272,10 @@ func noLeaks(t testing.TB) {
 	if l, err := net.Listen("tcp", "127.0.0.1:0"); err == nil {
 		l.Close()
 	}
+	// So does the goroutine of os/signal, with the first signal that is waited for.
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGUSR1)
+	signal.Stop(asked)
 	fds, goroutines := settleDown()
 	t.Cleanup(func() {
 		var f, g int
