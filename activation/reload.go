@@ -14,7 +14,8 @@ import (
 // to read its configuration again, until ctx ends. Without signals it is SIGHUP,
 // which is the default of ReloadSignal= in systemd.service(5). It returns at once;
 // register before [Ready] or [Serve], since a signal that nobody waits for ends
-// the process.
+// the process. After the end of ctx the signals do nothing: one that comes while
+// the service drains does not cut it short.
 //
 // The manager follows it as Type=notify-reload has it:
 //
@@ -40,13 +41,15 @@ func OnReload(ctx context.Context, reload func(context.Context) error, signals .
 	asked := make(chan os.Signal, 1) // one more covers all that came meanwhile
 	signal.Notify(asked, signals...)
 	go func() {
-		defer signal.Stop(asked)
 		refused := false
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-asked:
+			}
+			if ctx.Err() != nil {
+				return
 			}
 			// A manager that does not listen changes nothing about what is asked for.
 			_ = Reloading()

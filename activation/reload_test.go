@@ -34,7 +34,7 @@ func TestOnReload(t *testing.T) {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}, syscall.SIGUSR1, syscall.SIGUSR2)
+	}, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGHUP)
 
 	ask := func(sig syscall.Signal) {
 		t.Helper()
@@ -92,7 +92,10 @@ func TestOnReload(t *testing.T) {
 	results <- nil
 	m.want(t, "READY=1\nERRNO=0")
 	cancel()
-	if d, err := m.next(50 * time.Millisecond); err == nil {
-		t.Errorf("got %q after the end", d.text)
+	for range 2 { // the second comes when nobody waits any more
+		ask(syscall.SIGHUP)
+		if d, err := m.next(50 * time.Millisecond); err == nil {
+			t.Errorf("got %q after the end", d.text)
+		}
 	}
 }
