@@ -84,19 +84,24 @@ unit: packages servers
 	CGO_ENABLED=1 go test -race -timeout 40m ./...
 	CGO_ENABLED=0 go test -run EveryCall -timeout 20m ./upgrader # each call, of which -race breaks a few
 
-# One package after the other: they measure what clients see.
+# One package after the other: they measure what clients see. A test boots its three
+# systemds at once: it waits for most of its time.
 .PHONY: integration
 integration: packages trees $(NFPM)
-	CGO_ENABLED=0 go test -tags integration -count=1 -p 1 -timeout 1h ./test/integration/...
+	CGO_ENABLED=0 go test -tags integration -count=1 -p 1 -parallel 3 -timeout 1h ./test/integration/...
 
 # The long runs, and their figures as one table: power cuts by the thousand, the
 # daemon killed at each of its system calls, the whole of a host's life at random,
-# the supervisor killed two hundred times, and a million connections.
+# the supervisor killed two hundred times, a person at each step of an upgrade, and a
+# million connections.
 .PHONY: soak
 soak: packages trees
 	export CGO_ENABLED=0 UPGRADERD_FIGURES=$$(mktemp); trap 'rm -f $$UPGRADERD_FIGURES' EXIT; failed=0; \
 	UPGRADERD_CUTS=$(UPGRADERD_SOAK_CUTS) go test -tags integration -count=1 -timeout 1h -v ./test/integration/powercut/ || failed=1; \
 	go test -tags integration,soak -count=1 -timeout 24h -v ./test/integration/soak/ || failed=1; \
+	for suite in $(UPGRADERD_SUITES); do \
+		UPGRADERD_SUITES=$$suite go test -tags integration -count=1 -timeout 1h -run TestOperator ./test/integration/upgrade/ || failed=1; \
+	done; \
 	go run ./test/bench -soak || failed=1; \
 	exit $$failed
 

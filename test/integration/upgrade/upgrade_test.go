@@ -26,7 +26,9 @@ const (
 	dir     = "/srv/hello"
 )
 
-var traffic = load.Options{Address: address, Rate: 500, Kept: 8}
+// Some thousand requests a second: of three systemds at once more would be all that two
+// processors do.
+var traffic = load.Options{Address: address, Rate: 200, Kept: 4}
 
 // configure writes hello.upgrade for a unit.
 func configure(m *kit.Machine, unit string, source *kit.Source, path, more string) {
