@@ -16,6 +16,10 @@ var runners = map[string]string{
 	"README.md#Sixty seconds to the first upgrade":   "test/integration/docs: TestPages",
 	"docs/adopt.md#Behind a proxy":                   "test/integration/docs: TestPages",
 	"docs/porting/overseer.md":                       "test/integration/docs: TestPages",
+	"docs/porting/containers.md":                     "test/integration/docs: TestPorting",
+	"docs/porting/endless.md":                        "test/integration/docs: TestPorting",
+	"docs/porting/nginx.md":                          "test/integration/docs: TestPorting",
+	"docs/porting/release-folder.md":                 "test/integration/docs: TestPorting",
 	"docs/adopt.md#A walk":                           "test/integration/adopt: TestAdopt",
 	"docs/beside.md":                                 "test/integration/docs: TestPages",
 	"docs/dbus.md#Over D-Bus":                        "test/integration/docs: TestPages",
@@ -36,14 +40,6 @@ var runners = map[string]string{
 	"README.md#Develop":                              "docs: TestMakeTargets",
 	"docs/user-units.md":                             "test/integration/user: TestStory",
 	"docs/what-happens-when.md#What happens when …":  "test/integration/docs: TestPages",
-}
-
-// open are pages whose programs run in a test, and whose commands nobody plays yet.
-var open = map[string]string{
-	"docs/porting/containers.md":     "needs docker; test/integration/container does the same by hand",
-	"docs/porting/endless.md":        "test/integration/port runs the program under a unit",
-	"docs/porting/nginx.md":          "test/integration/programs has the unit's lines, and commands of its own",
-	"docs/porting/release-folder.md": "test/integration/upgrade has commands of its own",
 }
 
 // Each block of commands is played by a test that reads the page.
@@ -77,14 +73,9 @@ func TestCommandsAreRun(t *testing.T) {
 				where = page
 			}
 			used[where] = true
-			if runners[where] == "" && open[where] == "" {
+			if runners[where] == "" {
 				t.Errorf("%s, %q: no test runs:\n%s", page, b.Chapter, b.Text)
 			}
-		}
-	}
-	for page := range open {
-		if !used[page] {
-			t.Errorf("%s is not open any more", page)
 		}
 	}
 	for where, runner := range runners {

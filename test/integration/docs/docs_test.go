@@ -104,15 +104,15 @@ func (p *player) confirmed(target, version string) {
 	})
 }
 
-// follows are commands that go on until they are interrupted.
-var follows = regexp.MustCompile(`^(upgraderd monitor|journalctl -f\w*)\b`)
+// goesOn is true of commands that do so until they are interrupted.
+var goesOn = regexp.MustCompile(`^(upgraderd monitor|journalctl -f\w*)\b`)
 
 // line runs one, as somebody types it.
 func (p *player) line(page, line string) {
 	p.t.Helper()
 	line = strings.ReplaceAll(line, "2026-12-01", time.Now().AddDate(0, 0, 2).Format(time.DateOnly))
 	line = strings.NewReplacer("MESSAGE_ID=ID", "MESSAGE_ID=8d45620c1a4348dbb17410da57c60c66").Replace(line)
-	if follows.MatchString(line) {
+	if goesOn.MatchString(line) {
 		line = "timeout --preserve-status --signal=INT 2 " + line + " || test $? = 130"
 	}
 	if out, err := p.m.Machine.Run(p.t.Context(), "sh", "-ec", "exec 2>&1; cd "+home+"\n"+line+"\n"); err != nil {
