@@ -41,10 +41,9 @@ func childSwap() error {
 	if os.Getenv("DRAIN") == "shutdown" {
 		return shutdownOnly(ctx, handler)
 	}
-	const grace = 400 * time.Millisecond
 	return activation.Serve(ctx,
-		activation.Server{Name: "http", HTTP: &http.Server{Handler: handler}, Grace: grace},
-		activation.Server{Name: "https", HTTP: &http.Server{Handler: handler}, Grace: grace,
+		activation.Server{Name: "http", HTTP: &http.Server{Handler: handler}},
+		activation.Server{Name: "https", HTTP: &http.Server{Handler: handler},
 			CertFile: os.Getenv("CERT"), KeyFile: os.Getenv("KEY")})
 }
 
