@@ -23,9 +23,12 @@ import (
 func TestFetchThenUpgrade(t *testing.T) {
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
 		const server = "127.0.0.1:8443"
-		var asked atomic.Int64 // when the daemon asked last
+		var looks, asked atomic.Int64 // how often the daemon has asked for the list, and when it asked last
 		source, authority := m.HTTPSSource(server, func(h http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasSuffix(r.URL.Path, "/SHA256SUMS") {
+					looks.Add(1)
+				}
 				asked.Store(time.Now().UnixNano())
 				h.ServeHTTP(w, r)
 			})
@@ -39,7 +42,9 @@ func TestFetchThenUpgrade(t *testing.T) {
 		pid := m.Property(unit, "MainPID")
 
 		// The looks that follow a verdict and a reload would take it by themselves.
-		m.Eventually("the daemon waits for its poll", func() bool { return time.Since(time.Unix(0, asked.Load())) > 3*time.Second })
+		m.Eventually("the daemon waits for its poll", func() bool {
+			return looks.Load() >= 2 && time.Since(time.Unix(0, asked.Load())) > 3*time.Second
+		})
 		source.Publish("hello-2.0.0", kit.Hello(t, "2.0.0", ""))
 		// Others can see how far it is, while the command waits.
 		fetched := make(chan string, 1)
