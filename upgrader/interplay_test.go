@@ -370,13 +370,14 @@ func TestKnownBadIsNotSwappedAgain(t *testing.T) {
 // nth on, while old workers drain for so long.
 func (w *world) busy(nth int, drain time.Duration) {
 	n := 0
+	var drained atomic.Bool // set by a timer
 	w.unit.hook = func(verb string) (systemd.Result, error, bool) {
 		if !strings.HasPrefix(verb, "reload") {
 			return "", nil, false
 		}
 		if n++; n == nth {
 			time.AfterFunc(drain, func() {
-				nth = 1 << 30
+				drained.Store(true)
 				w.unit.set(func() {
 					st, _ := statusline.Parse(w.unit.facts.StatusText)
 					st.Draining, st.Note = 0, ""
@@ -384,7 +385,7 @@ func (w *world) busy(nth int, drain time.Duration) {
 				})
 			})
 		}
-		if n < nth {
+		if n < nth || drained.Load() {
 			return "", nil, false
 		}
 		w.unit.set(func() {
