@@ -131,7 +131,7 @@ func (c *child) finish(t testing.TB) {
 		if err != nil {
 			t.Errorf("child: %v: %s", err, c.err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		c.Process.Kill()
 		t.Errorf("child does not end; stderr: %s", c.err)
 	}

@@ -41,9 +41,10 @@ func childSwap() error {
 	if os.Getenv("DRAIN") == "shutdown" {
 		return shutdownOnly(ctx, handler)
 	}
+	const grace = 2 * time.Second // a client may have no processor for a while
 	return activation.Serve(ctx,
-		activation.Server{Name: "http", HTTP: &http.Server{Handler: handler}},
-		activation.Server{Name: "https", HTTP: &http.Server{Handler: handler},
+		activation.Server{Name: "http", HTTP: &http.Server{Handler: handler}, Grace: grace},
+		activation.Server{Name: "https", HTTP: &http.Server{Handler: handler}, Grace: grace,
 			CertFile: os.Getenv("CERT"), KeyFile: os.Getenv("KEY")})
 }
 
