@@ -14,8 +14,7 @@ import (
 )
 
 func fetchCommand() *cobra.Command {
-	var noWait bool
-	cmd := &cobra.Command{
+	return ordering(upgrader.Order{Verb: upgrader.OrderFetch}, &cobra.Command{
 		Use:   "fetch TARGET [VERSION]",
 		Short: "Bring a release here now, to be applied later",
 		Long: `Have the daemon fetch the newest release that the source of TARGET offers, or
@@ -26,17 +25,7 @@ The release that waits does not come by itself; what is newer than it does, as
 ever. The exit status is 0 if it is staged, or if there is nothing to fetch.`,
 		Example:           "  upgraderd fetch app\n  upgraderd fetch app 1.4.2 && upgraderd upgrade app",
 		ValidArgsFunction: complete(false, targetNames, versionsKnown),
-		Args:              usage(cobra.RangeArgs(1, 2)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			o := upgrader.Order{Verb: upgrader.OrderFetch}
-			if len(args) == 2 {
-				o.Version = args[1]
-			}
-			return order(cmd, args[0], o, noWait)
-		},
-	}
-	cmd.Flags().BoolVar(&noWait, "no-wait", false, "leave the order, and do not wait for its end")
-	return cmd
+	})
 }
 
 func importCommand() *cobra.Command {
@@ -61,7 +50,7 @@ staged. upgraderd upgrade TARGET applies it. The exit status is 0 if it is stage
 			return importFiles(ctx, cmd, args[0], args[1:], noWait)
 		},
 	}
-	cmd.Flags().BoolVar(&noWait, "no-wait", false, "leave the order, and do not wait for its end")
+	noWaitFlag(cmd, &noWait)
 	return cmd
 }
 

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upgraderd/upgraderd/upgrader"
-	"github.com/upgraderd/upgraderd/upgrader/advice"
 	"github.com/upgraderd/upgraderd/upgrader/config/unitfile"
 	"github.com/upgraderd/upgraderd/upgrader/progress"
 	"github.com/upgraderd/upgraderd/upgrader/systemd"
@@ -73,7 +72,7 @@ what is moved by a handover has two serve.`,
 	cmd.Flags().BoolVar(&o.DespiteHold, "despite-hold", false, "go on although upgrades of TARGET are held; the hold stays")
 	cmd.Flags().StringVar(&beside, "beside", "", "have it serve beside the one before for this `time`,\nuntil upgraderd confirm or rollback decides")
 	cmd.Flags().Lookup("beside").NoOptDefVal = besideDefault
-	cmd.Flags().BoolVar(&noWait, "no-wait", false, "leave the order, and do not wait for its end")
+	noWaitFlag(cmd, &noWait)
 	return cmd
 }
 
@@ -84,18 +83,17 @@ func besideTime(span string) (time.Duration, error) {
 	d, err := unitfile.TimeSpan(span)
 	switch {
 	case errors.Is(err, unitfile.ErrInfinity):
-		return 0, advice.Give(fmt.Errorf("--beside=%s: it ends after a day at most", span), "give a time from 1s to 1d")
+		return 0, advise(fmt.Errorf("--beside=%s: it ends after a day at most", span), "give a time from 1s to 1d")
 	case err != nil:
 		return 0, fmt.Errorf("--beside=%q: %w", span, err)
 	case d < upgrader.BesideMin || d > upgrader.BesideMax:
-		return 0, advice.Give(fmt.Errorf("--beside=%s is too short or too long", span), "give a time from 1s to 1d")
+		return 0, advise(fmt.Errorf("--beside=%s is too short or too long", span), "give a time from 1s to 1d")
 	}
 	return d, nil
 }
 
 func confirmCommand() *cobra.Command {
-	var noWait bool
-	cmd := &cobra.Command{
+	return ordering(upgrader.Order{Verb: upgrader.OrderConfirm}, &cobra.Command{
 		Use:   "confirm TARGET [VERSION]",
 		Short: "Keep the release that serves beside the one before it",
 		Long: `Have the daemon keep the release of TARGET that serves beside the one before it,
@@ -105,22 +103,11 @@ VERSION it has to be that one. To keep the old one: upgraderd rollback.
 The exit status is 0 if the new release serves alone.`,
 		Example:           "  upgraderd upgrade app --beside\n  upgraderd confirm app",
 		ValidArgsFunction: complete(false, targetNames, versionsOnDisk),
-		Args:              usage(cobra.RangeArgs(1, 2)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			o := upgrader.Order{Verb: upgrader.OrderConfirm}
-			if len(args) == 2 {
-				o.Version = args[1]
-			}
-			return order(cmd, args[0], o, noWait)
-		},
-	}
-	cmd.Flags().BoolVar(&noWait, "no-wait", false, "leave the order, and do not wait for its end")
-	return cmd
+	})
 }
 
 func rollbackCommand() *cobra.Command {
-	var noWait bool
-	cmd := &cobra.Command{
+	return ordering(upgrader.Order{Verb: upgrader.OrderRollback}, &cobra.Command{
 		Use:   "rollback TARGET [VERSION]",
 		Short: "Go back to the release before, or to another that is on disk",
 		Long: `Have the daemon move TARGET back to the release before the one it runs, or to
@@ -133,17 +120,25 @@ upgraderd upgrade TARGET VERSION. The exit status is 0 if the earlier release
 serves and proved itself.`,
 		Example:           "  upgraderd rollback app\n  upgraderd rollback app 1.4.1",
 		ValidArgsFunction: complete(false, targetNames, versionsOnDisk),
-		Args:              usage(cobra.RangeArgs(1, 2)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			o := upgrader.Order{Verb: upgrader.OrderRollback}
-			if len(args) == 2 {
-				o.Version = args[1]
-			}
-			return order(cmd, args[0], o, noWait)
-		},
+	})
+}
+
+// ordering has a command that takes TARGET [VERSION] leave o for the daemon.
+func ordering(o upgrader.Order, cmd *cobra.Command) *cobra.Command {
+	var noWait bool
+	cmd.Args = usage(cobra.RangeArgs(1, 2))
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 2 {
+			o.Version = args[1]
+		}
+		return order(cmd, args[0], o, noWait)
 	}
-	cmd.Flags().BoolVar(&noWait, "no-wait", false, "leave the order, and do not wait for its end")
+	noWaitFlag(cmd, &noWait)
 	return cmd
+}
+
+func noWaitFlag(cmd *cobra.Command, noWait *bool) {
+	cmd.Flags().BoolVar(noWait, "no-wait", false, "leave the order, and do not wait for its end")
 }
 
 // order leaves o for the daemon, wakes it, and waits for the answer.
