@@ -26,23 +26,23 @@ func isRoot() bool { return os.Geteuid() == 0 }
 
 // orderOverBus is order for whoever is not root.
 func orderOverBus(cmd *cobra.Command, name string, o upgrader.Order, noWait bool) error {
-	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	client, err := bus.Dial(ctx, "")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = client.Close() }()
-	endAgent := passwordAgent(ctx, client)
-	job, err := client.Order(ctx, name, o)
-	endAgent()
-	if err != nil {
-		return fmt.Errorf("order %s to %s: %w", name, o, err)
-	}
-	if noWait {
-		fmt.Fprintf(cmd.OutOrStdout(), "%s: ordered to %s\n", name, o)
-		return nil
-	}
+	return onBus(cmd, func(ctx context.Context, client *bus.Client) error {
+		endAgent := passwordAgent(ctx, client)
+		job, err := client.Order(ctx, name, o)
+		endAgent()
+		if err != nil {
+			return fmt.Errorf("order %s to %s: %w", name, o, err)
+		}
+		if noWait {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: ordered to %s\n", name, o)
+			return nil
+		}
+		return awaitOverBus(ctx, cmd, client, job, name, o)
+	})
+}
+
+// awaitOverBus shows how an order goes, and tells the answer to it.
+func awaitOverBus(ctx context.Context, cmd *cobra.Command, client *bus.Client, job bus.Job, name string, o upgrader.Order) error {
 	line := newLine(cmd.ErrOrStderr())
 	told, swap, began := "", upgrader.Swap(""), time.Now()
 	a, err := client.Await(ctx, job, func(v bus.View) {
@@ -113,6 +113,14 @@ func wishOverBus(cmd *cobra.Command, at scope, name string, f func(target string
 
 // overBus has do ask the daemon, where polkit may ask for a password.
 func overBus(cmd *cobra.Command, do func(context.Context, *bus.Client) error) error {
+	return onBus(cmd, func(ctx context.Context, client *bus.Client) error {
+		defer passwordAgent(ctx, client)()
+		return do(ctx, client)
+	})
+}
+
+// onBus has do talk to the daemon, until it is interrupted.
+func onBus(cmd *cobra.Command, do func(context.Context, *bus.Client) error) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	client, err := bus.Dial(ctx, "")
@@ -120,7 +128,6 @@ func overBus(cmd *cobra.Command, do func(context.Context, *bus.Client) error) er
 		return err
 	}
 	defer func() { _ = client.Close() }()
-	defer passwordAgent(ctx, client)()
 	return do(ctx, client)
 }
 
