@@ -49,6 +49,15 @@ func (w *world) alone(name string) {
 	}
 }
 
+// unjudged waits until a release serves alone again, and nobody says a word of the other.
+func (w *world) unjudged(name string) {
+	w.t.Helper()
+	if st := w.settles(name, VerdictInconclusive); len(st.KnownBad) != 0 {
+		w.t.Errorf("status %+v", st)
+	}
+	w.alone(name)
+}
+
 func TestBeside(t *testing.T) {
 	cases := map[string]func(*testing.T, *world){
 		"confirmed": func(t *testing.T, w *world) {
@@ -165,11 +174,7 @@ func TestBeside(t *testing.T) {
 			old, _ := w.bothServe(besideOrderSec)
 			w.kill()
 			w.guardOnce()
-			st := w.settles(old, VerdictInconclusive)
-			if len(st.KnownBad) != 0 {
-				t.Errorf("status %+v", st)
-			}
-			w.alone(old)
+			w.unjudged(old)
 		},
 		"the daemon stays away, and the new one ends": func(t *testing.T, w *world) {
 			old, name := w.bothServe(besideOrderSec)
@@ -184,11 +189,7 @@ func TestBeside(t *testing.T) {
 			old, _ := w.bothServe(besideOrderSec)
 			w.reboot()
 			w.start()
-			st := w.settles(old, VerdictInconclusive)
-			if len(st.KnownBad) != 0 {
-				t.Errorf("status %+v", st)
-			}
-			w.alone(old)
+			w.unjudged(old)
 		},
 		"reboot while the choice is carried out": func(t *testing.T, w *world) {
 			old, _ := w.bothServe(besideOrderSec)
@@ -207,11 +208,7 @@ func TestBeside(t *testing.T) {
 		"a person restarts the unit": func(t *testing.T, w *world) {
 			old, _ := w.bothServe(besideOrderSec)
 			w.unit.startByHand()
-			st := w.settles(old, VerdictInconclusive)
-			if len(st.KnownBad) != 0 {
-				t.Errorf("status %+v", st)
-			}
-			w.alone(old)
+			w.unjudged(old)
 			w.says("no verdict on 1.1: the unit was started anew by somebody else")
 		},
 		"a person stops the unit": func(t *testing.T, w *world) {
