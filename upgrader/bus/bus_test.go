@@ -482,16 +482,24 @@ func TestPropertiesAreDescribed(t *testing.T) {
 	}
 }
 
-// Of what is wished already, what changes is asked for, and nothing else.
-func TestWish(t *testing.T) {
+// following gives a client of a daemon whose one target app is idle, and the daemon's
+// state.
+func following(t *testing.T) (c *Client, state string) {
+	t.Helper()
 	b, state := dbustest.Start(t), t.TempDir()
 	if _, err := diskstore.Open(filepath.Join(state, "app")); err != nil {
 		t.Fatal(err)
 	}
 	s, _, _ := serve(t, b, state)
 	s.Changed(upgrader.TargetStatus{Name: "app", State: upgrader.Idle})
-	c := dialed(t, b)
+	c = dialed(t, b)
 	follows(t, c)
+	return c, state
+}
+
+// Of what is wished already, what changes is asked for, and nothing else.
+func TestWish(t *testing.T) {
+	c, state := following(t)
 	says := func(w wish.Wishes) string {
 		text := fmt.Sprint(w.Skips)
 		if w.Hold != nil {
@@ -606,14 +614,7 @@ func TestBeside(t *testing.T) {
 }
 
 func TestWishes(t *testing.T) {
-	b, state := dbustest.Start(t), t.TempDir()
-	if _, err := diskstore.Open(filepath.Join(state, "app")); err != nil {
-		t.Fatal(err)
-	}
-	s, _, _ := serve(t, b, state)
-	s.Changed(upgrader.TargetStatus{Name: "app", State: upgrader.Idle})
-	c := dialed(t, b)
-	follows(t, c)
+	c, state := following(t)
 	do := func(member string, args ...any) error {
 		return c.call(t.Context(), targetPath("app"), targetFace, member, args)
 	}
