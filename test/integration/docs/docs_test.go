@@ -39,13 +39,9 @@ print(s.makefile().read().partition("\n\n")[2], end="")
 func TestPages(t *testing.T) {
 	t.Run("on the publisher's", publisher)
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
-		p := &player{t: t, m: m}
-		m.Write("/usr/local/bin/curl", curl)
-		m.Run("chmod", "+x", "/usr/local/bin/curl")
-		m.Run("mkdir", home)
+		p := begin(t, m)
 		m.Write("/etc/systemd/system/app.service", "[Service]\nExecStart=/usr/bin/sleep 1h\n")
 		m.Run("systemctl", "daemon-reload")
-		m.Run("systemctl", "enable", "--now", "upgraderd.service") // what "upgraderd install" says is next
 
 		p.first("README.md", "Sixty seconds to the first upgrade")
 		p.page("docs/metrics.md", "By a socket")
@@ -79,6 +75,18 @@ systemctl enable --now live@app.socket live@app.service`)
 type player struct {
 	t *testing.T
 	m *kit.Machine
+}
+
+// begin has what the pages take for granted.
+func begin(t *testing.T, m *kit.Machine) *player {
+	t.Helper()
+	for name, script := range map[string]string{"curl": curl, "docker": docker} {
+		m.Write("/usr/local/bin/"+name, script)
+		m.Run("chmod", "+x", "/usr/local/bin/"+name)
+	}
+	m.Run("mkdir", home)
+	m.Run("systemctl", "enable", "--now", "upgraderd.service") // what "upgraderd install" says is next
+	return &player{t: t, m: m}
 }
 
 // publish publishes a release of the example service into a directory, of app packed.

@@ -28,16 +28,10 @@ const configured = `#!/bin/sh
 // and the commands of the pages.
 func TestPorting(t *testing.T) {
 	kit.EachSuite(t, func(t *testing.T, m *kit.Machine) {
-		p := &player{t: t, m: m}
-		for path, script := range map[string]string{"curl": curl, "docker": docker} {
-			m.Write("/usr/local/bin/"+path, script)
-			m.Run("chmod", "+x", "/usr/local/bin/"+path)
-		}
+		p := begin(t, m)
 		for _, version := range []string{"1.0", "2.0"} {
 			m.Copy(kit.Hello(t, version, ""), "/usr/local/bin/hello-"+version)
 		}
-		m.Run("mkdir", home)
-		m.Run("systemctl", "enable", "--now", "upgraderd.service")
 		p.nginx("docs/porting/nginx.md")
 		p.releaseFolder("docs/porting/release-folder.md")
 		p.endless("docs/porting/endless.md")

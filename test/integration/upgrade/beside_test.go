@@ -156,14 +156,7 @@ func TestBesideOneEnds(t *testing.T) {
 		if got := m.Property(unit, "MainPID"); got != pid {
 			t.Errorf("MainPID: got %s, want %s as before", got, pid)
 		}
-		r, err := clients.Stop()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("load: %v", r)
-		if lost := r.Failed[load.EOF] + r.Failed[load.Reset]; r.Failures() != lost {
-			t.Errorf("clients lost more than the workers had in their hands: %v\n%s", r, strings.Join(r.Errors, "\n"))
-		}
+		lostInHand(t, clients)
 	})
 }
 

@@ -158,15 +158,22 @@ func TestCrashAtTheEndOfTheWindow(t *testing.T) {
 			t.Errorf("after the window a crash is systemd's: got %v", now)
 		}
 
-		r, err := clients.Stop()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("load: %v", r)
-		if lost := r.Failed[load.EOF] + r.Failed[load.Reset]; r.Failures() != lost {
-			t.Errorf("clients lost more than the workers had in their hands: %v\n%s", r, strings.Join(r.Errors, "\n"))
-		}
+		lostInHand(t, clients)
 	})
+}
+
+// lostInHand ends the load: clients lost what workers that crashed had in their hands,
+// and no more.
+func lostInHand(t *testing.T, clients *load.Process) {
+	t.Helper()
+	r, err := clients.Stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("load: %v", r)
+	if lost := r.Failed[load.EOF] + r.Failed[load.Reset]; r.Failures() != lost {
+		t.Errorf("clients lost more than the workers had in their hands: %v\n%s", r, strings.Join(r.Errors, "\n"))
+	}
 }
 
 // What the publisher did not sign is not even looked at.
