@@ -70,10 +70,8 @@ func (m *machine) recover(ctx context.Context) (Event, error) {
 		return m.recoverHeld()
 	}
 	// Before a swap nothing has moved. What was staged is found again.
-	for _, which := range []store.LinkName{store.Next, store.Beside} {
-		if err := m.store.ClearLink(which); err != nil {
-			return StepFailed, err
-		}
+	if err := m.clearLinks(store.Next, store.Beside); err != nil {
+		return StepFailed, err
 	}
 	m.resumed = true
 	return NothingPending, nil

@@ -125,10 +125,8 @@ func (m *machine) retire(ctx context.Context) error {
 		verdict, why = VerdictStuck, m.record.Reason+"; "+text
 		event, attr = journal.RollbackFailed, slog.String("error", text)
 	}
-	for _, which := range []store.LinkName{store.Next, store.Beside, store.Staged} {
-		if err := m.store.ClearLink(which); err != nil {
-			return err
-		}
+	if err := m.clearLinks(store.Next, store.Beside, store.Staged); err != nil {
+		return err
 	}
 	m.emit(ctx, event, attr, slog.String("result", string(verdict)))
 	m.conclude(verdict, why)

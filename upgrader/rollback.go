@@ -58,10 +58,8 @@ func (m *machine) rollBack(ctx context.Context) (Event, error) {
 	if err := m.store.SetLink(store.Current, back); err != nil {
 		return StepFailed, err
 	}
-	for _, which := range []store.LinkName{store.Next, store.Beside} {
-		if err := m.store.ClearLink(which); err != nil {
-			return StepFailed, err
-		}
+	if err := m.clearLinks(store.Next, store.Beside); err != nil {
+		return StepFailed, err
 	}
 	return m.moved(ctx, began, back)
 }

@@ -345,12 +345,20 @@ func (m *machine) follow(f systemd.Facts, to store.Release) error {
 	if err := m.advance(to); err != nil {
 		return err
 	}
-	for _, which := range []store.LinkName{store.Next, store.Beside} {
+	if err := m.clearLinks(store.Next, store.Beside); err != nil {
+		return err
+	}
+	m.base, m.record.Beside = f, nil
+	return nil
+}
+
+// clearLinks takes links away, in this order, up to the first that stays.
+func (m *machine) clearLinks(all ...store.LinkName) error {
+	for _, which := range all {
 		if err := m.store.ClearLink(which); err != nil {
 			return err
 		}
 	}
-	m.base, m.record.Beside = f, nil
 	return nil
 }
 
