@@ -111,11 +111,17 @@ func versionsKnown(at scope, args []string) []string {
 
 func versionsWhere(at scope, args []string, wanted func(upgrader.Listed) bool) []string {
 	l, _ := upgrader.ReadList(at.state(), filepath.Base(args[0])) // a name that is a path is none
+	return offer(l.Releases, wanted)
+}
+
+// offer has two digests of one version, which lie beside each other, offered once.
+func offer(releases []upgrader.Listed, wanted func(upgrader.Listed) bool) []string {
 	var versions []string
-	for i, r := range l.Releases {
-		// Two digests of one version are offered once.
-		if wanted(r) && (i == 0 || l.Releases[i-1].Version != r.Version) {
+	last := ""
+	for _, r := range releases {
+		if wanted(r) && r.Version != last {
 			versions = append(versions, r.Version+"\t"+listedAs(r))
+			last = r.Version
 		}
 	}
 	return versions

@@ -112,6 +112,19 @@ var typed = []struct{ line, want string }{
 	{"upgraderd rollback app 1", "upgraderd rollback app 1"}, // no such target here
 }
 
+// Of two digests of one version the one on disk counts where that is asked for,
+// whichever comes first.
+func TestOfferOfOneVersion(t *testing.T) {
+	there, here := upgrader.Listed{Offered: true}, upgrader.Listed{OnDisk: true}
+	there.Version, here.Version = "1.5", "1.5"
+	onDisk := func(r upgrader.Listed) bool { return r.OnDisk }
+	for _, releases := range [][]upgrader.Listed{{there, here}, {here, there}, {here, here}} {
+		if got := offer(releases, onDisk); !slices.Equal(got, []string{"1.5\ton disk"}) {
+			t.Errorf("of %+v: %q", releases, got)
+		}
+	}
+}
+
 // The file for zsh, where zsh looks for it, in a terminal.
 func TestZshCompletes(t *testing.T) {
 	dir, host := asUpgraderd(t)
