@@ -19,8 +19,9 @@ import (
 
 // socketID names an open socket, whatever its number in a process.
 type socketID struct {
-	name string // its LISTEN_FDNAMES name, for messages
-	ino  uint64
+	name   string // its LISTEN_FDNAMES name, for messages
+	ino    uint64
+	family int // AF_INET, AF_INET6, AF_UNIX, …
 }
 
 // waitsOnAll returns nil if process pid, or one below it, waits on every one of

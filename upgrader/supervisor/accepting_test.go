@@ -65,7 +65,7 @@ func TestSeenWaiting(t *testing.T) {
 		if err := control(l.(*net.TCPListener), func(fd int) { unix.Fstat(fd, &st) }); err != nil {
 			t.Fatal(err)
 		}
-		return socketID{name, st.Ino}
+		return socketID{name: name, ino: st.Ino}
 	}
 	exe, err := os.Executable()
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/upgraderd/upgraderd/upgrader/statusline"
 )
 
@@ -78,35 +80,38 @@ func count(pid int, at []socketID, most int) int {
 		return statusline.Unknown
 	}
 	numbers, err := socketNumbers(pid)
-	if err != nil || len(at) == 0 {
+	if err != nil {
 		return statusline.Unknown
 	}
 	held := make(map[uint64]bool, len(numbers))
 	for _, ino := range numbers {
 		held[ino] = true
 	}
-	listens := make(map[uint64]bool, len(at))
+	listens, read := map[uint64]bool{}, map[string]bool{}
 	for _, s := range at {
 		listens[s.ino] = true
-		delete(held, s.ino)
 	}
 	n, found := 0, false
-	for _, t := range []table{{"tcp", "0A", 1, 9}, {"tcp6", "0A", 1, 9}, {"unix", acceptsConnections, 7, 6}} {
-		ours := map[string]bool{}
+	for _, s := range at {
+		t, ok := tables[s.family]
+		if !ok || read[t.name] {
+			continue
+		}
+		read[t.name] = true
+		ours, came := map[string]bool{}, map[string]int{}
 		err := t.each(pid, func(place string, listening bool, ino uint64) {
-			if listening && listens[ino] {
+			switch {
+			case !listening && held[ino]:
+				came[place]++
+			case listening && listens[ino]:
 				ours[place], found = true, true
 			}
 		})
-		if err == nil && len(ours) > 0 {
-			err = t.each(pid, func(place string, listening bool, ino uint64) {
-				if !listening && ours[place] && held[ino] {
-					n++
-				}
-			})
-		}
 		if err != nil {
 			return statusline.Unknown
+		}
+		for place := range ours {
+			n += came[place]
 		}
 	}
 	if !found { // datagrams have no connections
@@ -123,6 +128,16 @@ type table struct {
 }
 
 const acceptsConnections = "00010000" // __SO_ACCEPTCON
+
+// tables has them by the family of a listener. A connection is in its listener's
+// table, IPv4 to a listener of both in that of IPv6, and no other is read: the
+// kernel goes through all places that it has for connections of any kind, taken
+// or not, a millisecond for each reading.
+var tables = map[int]table{
+	unix.AF_INET:  {"tcp", "0A", 1, 9},
+	unix.AF_INET6: {"tcp6", "0A", 1, 9},
+	unix.AF_UNIX:  {"unix", acceptsConnections, 7, 6},
+}
 
 // each gives the rows. A table that this kernel does not have is empty.
 func (t table) each(pid int, row func(place string, listening bool, ino uint64)) error {

@@ -6,8 +6,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/upgraderd/upgraderd/upgrader/statusline"
 )
 
@@ -43,7 +41,7 @@ func TestCount(t *testing.T) {
 			t.Cleanup(func() { s.Close() })
 		}
 		dial(other)
-		at := []socketID{{"x", inodeOf(t, l)}}
+		at := []socketID{identify(t, l)}
 		for want := range 3 {
 			if got := count(os.Getpid(), at, all); got != want {
 				t.Errorf("%s: got %d connections, want %d", l.Addr(), got, want)
@@ -56,7 +54,7 @@ func TestCount(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	if got := count(os.Getpid(), []socketID{{"x", inodeOf(t, full)}}, 0); got != statusline.Unknown {
+	if got := count(os.Getpid(), []socketID{identify(t, full)}, 0); got != statusline.Unknown {
 		t.Errorf("with more sockets than are counted: got %d", got)
 	}
 	udp, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -64,23 +62,24 @@ func TestCount(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer udp.Close()
-	for _, at := range [][]socketID{nil, {{"udp", inodeOf(t, udp)}}} {
+	for _, at := range [][]socketID{nil, {identify(t, udp)}} {
 		if got := count(os.Getpid(), at, all); got != statusline.Unknown {
 			t.Errorf("%v: got %d", at, got)
 		}
 	}
 }
 
-func inodeOf(t *testing.T, s any) uint64 {
+// identify is what a supervisor that holds the listener knows of it.
+func identify(t *testing.T, l any) socketID {
 	t.Helper()
-	f, err := s.(interface{ File() (*os.File, error) }).File()
+	f, err := l.(interface{ File() (*os.File, error) }).File()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+	var set socketSet
+	if err := set.add("x", f); err != nil {
 		t.Fatal(err)
 	}
-	return st.Ino
+	defer set.remove("x")
+	return set.listening()[0]
 }

@@ -146,7 +146,11 @@ func (s *socketSet) listening() []socketID {
 		if !ok {
 			continue
 		}
-		id := socketID{sock.name, ino}
+		family, err := unix.GetsockoptInt(sock.fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+		if err != nil {
+			continue
+		}
+		id := socketID{sock.name, ino, family}
 		if v, err := unix.GetsockoptInt(sock.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err == nil && v == 1 {
 			accept = append(accept, id)
 		} else {
