@@ -20,9 +20,7 @@ func (s *Supervisor) gone(w *worker, e Exit) {
 	w.notify.close()
 	w.ack.close()
 	w.pidfd.Close()
-	if err := unkeep(pidfdName(w.generation)); err != nil {
-		s.log.Warn("taking a worker's pidfd out of the fd store", "error", err)
-	}
+	s.forgetPidfd(w.generation)
 	switch w.role {
 	case roleStarting:
 		s.failedToStart(w, e)
