@@ -562,7 +562,13 @@ func TestFindReporting(t *testing.T) {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 		})
-		return cmd.Process.Pid
+		// The kernel closes what tells of the start before it places the environment.
+		environ := fmt.Sprintf("/proc/%d/environ", cmd.Process.Pid)
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+			if text, err := os.ReadFile(environ); err != nil || len(text) > 0 || time.Now().After(deadline) {
+				return cmd.Process.Pid
+			}
+		}
 	}
 	path := filepath.Join(t.TempDir(), "notify.7")
 	others := []int{
