@@ -24,10 +24,10 @@ const (
 	// old release has drained by then.
 	latencyAfter = 250 * time.Millisecond
 	mostAdded    = 1.1
-	// latencyGlance keeps who measures from being what is measured: looks every
-	// tenth of a millisecond, in the swap's window alone, were as many requests
-	// again as all clients make.
-	latencyGlance = 50 * time.Millisecond
+	// latencyCalm is from the end of a window to the begin of the quiet one before
+	// the next swap. The supervisor gives its memory back in it, a second after a
+	// swap: in none of the windows.
+	latencyCalm = 1500 * time.Millisecond
 )
 
 func measureLatency(ctx context.Context, b *bench) error {
@@ -50,7 +50,10 @@ func latency(ctx context.Context, b *bench, fault string, count int, start time.
 		return err
 	}
 	window := start + latencyAfter
-	order := swapOrder{Releases: s.releases, Count: count, Via: hangup, Every: 2*window + 2*latencyAfter, Glance: latencyGlance}
+	// Who measures must not be what is measured: looks at which release answers, in
+	// the swap's window alone, were as many requests again as all clients make. So
+	// one look comes when it is over.
+	order := swapOrder{Releases: s.releases, Count: count, Via: hangup, Every: 2*window + latencyCalm, Glance: window}
 	var swapped, started []swap
 	err = s.order(ctx, "swaps", order, &swapped)
 	if err == nil && start == 0 {
