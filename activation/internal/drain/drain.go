@@ -157,7 +157,11 @@ func (d *Server) hook() {
 
 	connState := s.ConnState
 	s.ConnState = func(nc net.Conn, state http.ConnState) {
-		d.enter(nc, state)
+		if state == http.StateClosed {
+			defer d.enter(nc, state) // with the last one Serve returns
+		} else {
+			d.enter(nc, state)
+		}
 		if connState != nil {
 			connState(nc, state)
 		}
