@@ -20,7 +20,9 @@ func (s *Supervisor) gone(w *worker, e Exit) {
 	w.notify.close()
 	w.ack.close()
 	w.pidfd.Close()
-	s.forgetPidfd(w.generation)
+	// With the reports: systemd has time to close it, and who finds it there
+	// meanwhile finds a process that is over.
+	s.say(func() { s.forget(pidfdName(w.generation)) })
 	switch w.role {
 	case roleStarting:
 		s.failedToStart(w, e)

@@ -122,17 +122,6 @@ func (s *Supervisor) keepPidfd(generation, pid int, pidfd *os.File) {
 	}
 }
 
-// forgetPidfd takes a worker that is over out of the fd store. It is a report like
-// others: systemd has time to close it, and who finds it there meanwhile finds a
-// process that is over.
-func (s *Supervisor) forgetPidfd(generation int) {
-	s.say(func() {
-		if err := unkeep(pidfdName(generation)); err != nil {
-			s.log.Warn("taking a worker's pidfd out of the fd store", "error", err)
-		}
-	})
-}
-
 // remember puts the workers and what they are into our memory.
 func (s *Supervisor) remember() error {
 	m := memoir{Generation: s.generation, Failure: clip(s.failure), Nonblocking: s.sockets.nonblocking()}
